@@ -1,0 +1,201 @@
+//! Amounts as people write and read them: `5k`, `1.5M`, `2.50usd` on the way in, `38.3K` on the way out.
+//!
+//! Parsing is exact integer arithmetic; what cannot be held exactly is refused, not rounded.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A budget's unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Tokens of the classes that count.
+    Tokens,
+    /// US dollars, held in micro-dollars.
+    Usd,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unit::Tokens => "tokens",
+            Unit::Usd => "usd",
+        })
+    }
+}
+
+/// An amount given on the command line: tokens, or micro-dollars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
+    /// What the value is a number of.
+    pub unit: Unit,
+    /// Tokens, or micro-dollars.
+    pub value: u64,
+}
+
+/// The form that every refusal of an amount names.
+const WANTED: &str = "want tokens such as 5000, 5_000, 5k, 1.5M, 2G, or dollars such as 2.50usd";
+
+impl FromStr for Amount {
+    type Err = String;
+
+    /// Parses an AMOUNT. Negative, empty, fractional-token, overflowing and unknown forms are errors.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+        let (number, suffix) = text.split_at(split);
+        let (unit, power) = match suffix.to_ascii_lowercase().as_str() {
+            "" => (Unit::Tokens, 0),
+            "k" => (Unit::Tokens, 3),
+            "m" => (Unit::Tokens, 6),
+            "g" => (Unit::Tokens, 9),
+            "usd" => (Unit::Usd, 6),
+            _ => return Err(WANTED.to_owned()),
+        };
+        let value = decimal(number, power).map_err(|wrong| match wrong {
+            Wrong::Form => WANTED.to_owned(),
+            Wrong::TooLarge => {
+                format!("too large: at most {} {unit}", u64::MAX / if unit == Unit::Usd { 1_000_000 } else { 1 })
+            }
+            Wrong::TooFine => match unit {
+                Unit::Tokens => "a budget is a whole number of tokens".to_owned(),
+                Unit::Usd => "dollars have at most six decimals".to_owned(),
+            },
+        })?;
+        Ok(Amount { unit, value })
+    }
+}
+
+enum Wrong {
+    Form,
+    TooLarge,
+    TooFine,
+}
+
+/// The value of a decimal number times ten to the `power`, exactly.
+fn decimal(text: &str, power: usize) -> Result<u64, Wrong> {
+    let (whole, fraction) = match text.split_once('.') {
+        Some((_, "")) => return Err(Wrong::Form),
+        Some((whole, fraction)) => (whole, fraction),
+        None => (text, ""),
+    };
+    let whole = digits(whole)?;
+    let fraction = if fraction.is_empty() { String::new() } else { digits(fraction)? };
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.len() > power {
+        return Err(Wrong::TooFine);
+    }
+    let zeros = power - fraction.len();
+    format!("{whole}{fraction}{:0<zeros$}", "").parse().map_err(|_| Wrong::TooLarge)
+}
+
+/// The digits of a group such as `5_000`; an underscore must stand between two digits.
+fn digits(text: &str) -> Result<String, Wrong> {
+    let groups = text.split('_');
+    if groups.clone().all(|g| !g.is_empty() && g.bytes().all(|b| b.is_ascii_digit())) {
+        Ok(groups.collect())
+    } else {
+        Err(Wrong::Form)
+    }
+}
+
+/// A value as people read it: `910`, `38.3K`, `1.0M` tokens, `$2.50`.
+#[must_use]
+pub fn human(unit: Unit, value: u64) -> String {
+    match unit {
+        Unit::Tokens => human_tokens(value),
+        Unit::Usd => format!("${}.{:02}", value / 1_000_000, value % 1_000_000 / 10_000),
+    }
+}
+
+/// Tokens with one decimal above a thousand; rounding up to the next unit takes its name.
+fn human_tokens(value: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1_000, "K"), (1_000_000, "M"), (1_000_000_000, "G"), (1_000_000_000_000, "T")];
+    if value < 1_000 {
+        return value.to_string();
+    }
+    let tenths = |unit: u64| (u128::from(value) * 10 + u128::from(unit) / 2) / u128::from(unit);
+    let (tenths, name) = UNITS
+        .iter()
+        .map(|&(unit, name)| (tenths(unit), name))
+        .find(|&(tenths, _)| tenths < 10_000)
+        .unwrap_or((tenths(1_000_000_000_000), "T"));
+    format!("{}.{}{name}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_in_every_form() {
+        for (text, unit, value) in [
+            ("0", Unit::Tokens, 0),
+            ("5000", Unit::Tokens, 5_000),
+            ("5_000", Unit::Tokens, 5_000),
+            ("5k", Unit::Tokens, 5_000),
+            ("5K", Unit::Tokens, 5_000),
+            ("1.5M", Unit::Tokens, 1_500_000),
+            ("1.50M", Unit::Tokens, 1_500_000),
+            ("2G", Unit::Tokens, 2_000_000_000),
+            ("0.001k", Unit::Tokens, 1),
+            ("1.0", Unit::Tokens, 1),
+            ("18446744073709551615", Unit::Tokens, u64::MAX),
+            ("2.50usd", Unit::Usd, 2_500_000),
+            ("0.000001USD", Unit::Usd, 1),
+            ("0usd", Unit::Usd, 0),
+        ] {
+            assert_eq!(text.parse(), Ok(Amount { unit, value }), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for text in [
+            "",
+            "-5",
+            "+5",
+            "5x",
+            "k",
+            ".5k",
+            "5.",
+            "5.k",
+            "1e6",
+            "NaN",
+            "inf",
+            "$5",
+            "5 k",
+            " 5",
+            "_5",
+            "5_",
+            "5__0",
+            "1.5",
+            "1.0005k",
+            "18446744073709551616",
+            "99999999999G",
+            "0.0000001usd",
+            "99999999999999usd",
+            "5kk",
+            "٥",
+            "0x10",
+            "5usdk",
+        ] {
+            assert!(text.parse::<Amount>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn people_read_one_decimal() {
+        for (value, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1.0K"),
+            (38_345, "38.3K"),
+            (999_949, "999.9K"),
+            (999_950, "1.0M"),
+            (5_863_140, "5.9M"),
+            (u64::MAX, "18446744.1T"),
+        ] {
+            assert_eq!(human(Unit::Tokens, value), text);
+        }
+        assert_eq!(human(Unit::Usd, 2_509_999), "$2.50");
+    }
+}

@@ -1,0 +1,345 @@
+//! The command line: options and environment in, typed parts out.
+//!
+//! Whatever is wrong with them is found here, before anything is read, written or started.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use crate::amount::{Amount, Unit};
+use crate::budget::{Budget, Budgets, Mode};
+use crate::exit::Exit;
+use crate::report::clean;
+use crate::run::Run;
+use crate::screen::Screen;
+use crate::tokens::Classes;
+use crate::watch::reason;
+
+const USAGE: &str = "\
+    claude -p PROMPT --output-format stream-json --verbose | budget-tee [OPTIONS]";
+
+const ABOUT: &str = "\
+Counts the tokens of Claude Code's stream-JSON while it passes from stdin to
+stdout, shows the budgets on stderr, and in block mode stops at the limit.";
+
+const EPILOG: &str = "\
+AMOUNT: 5000, 5_000, 5k, 1.5M, 2G tokens.
+
+Examples:
+  claude -p \"/review src\" --output-format stream-json --verbose |
+    budget-tee --limit 50k | jq -r 'select(.type==\"result\").result'
+  ... | budget-tee --limit 50k --mode block >run.jsonl || echo \"stopped: $?\"
+  ... | budget-tee -l 2M -b /review=50k -n /review --summary spend.json
+
+Exit codes: 0 all forwarded; 121 refused before the start; 122 stopped at a
+limit; 125 budget-tee failed; 141 the reader of stdout went away; 128+N ended
+by signal N. More in budget-tee(1).";
+
+/// The options; each doc comment is the help of its option.
+#[derive(Debug, Parser)]
+#[command(
+    name = "budget-tee",
+    version,
+    about = ABOUT,
+    after_help = EPILOG,
+    override_usage = USAGE,
+    disable_help_flag = true,
+    disable_version_flag = true,
+    max_term_width = 80,
+    help_template = "{about}\n\nUsage:\n  {usage}\n\n{all-args}{after-help}"
+)]
+pub struct Cli {
+    /// Overall budget
+    #[arg(short, long, alias = "overall-token-budget", value_name = "AMOUNT", help_heading = "Budgets")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<Amount>())]
+    limit: Vec<Amount>,
+
+    /// Budget of one command; repeatable
+    #[arg(short = 'b', long, value_name = "NAME=AMOUNT", help_heading = "Budgets")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<CommandBudget>())]
+    command_budget: Vec<CommandBudget>,
+
+    /// The command that this run is charged to
+    #[arg(short, long, value_name = "NAME", help_heading = "Budgets")]
+    name: Option<String>,
+
+    /// On excess: warn (say so, go on) or block (stop)
+    #[arg(short, long, alias = "budget-enforcement-mode", value_name = "MODE", help_heading = "Budgets")]
+    #[arg(value_parser = with_form::<Mode>())]
+    mode: Option<Mode>,
+
+    /// Expected use, checked before the start [default: 1000]
+    #[arg(short, long, alias = "max-tokens-per-command", value_name = "AMOUNT", help_heading = "Budgets")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<Amount>())]
+    estimate: Option<Amount>,
+
+    /// Tokens that count: input,output,cache-write,cache-read
+    #[arg(short = 't', long, value_name = "CLASSES", help_heading = "Budgets")]
+    #[arg(value_parser = with_form::<Classes>())]
+    count: Option<Classes>,
+
+    /// Say so once above this share of a budget [default: 90]
+    #[arg(long, value_name = "PERCENT", help_heading = "Budgets")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<Percent>())]
+    warn_at: Option<Percent>,
+
+    /// Write the run's summary to FILE as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    summary: Option<PathBuf>,
+
+    /// No bars and no final report; warnings stay
+    #[arg(short, long, alias = "disable-budget-visuals", help_heading = "Output")]
+    quiet: bool,
+
+    /// Colour: auto, always or never
+    #[arg(long, value_name = "WHEN", help_heading = "Output")]
+    #[arg(value_parser = with_form::<ColorWhen>())]
+    color: Option<ColorWhen>,
+
+    /// Show this help
+    #[arg(short, long, action = clap::ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+
+    /// Show the version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version, help_heading = "Output")]
+    version: Option<bool>,
+}
+
+/// `NAME=AMOUNT`: the budget of one command. NAME goes up to the last `=`.
+#[derive(Clone, Debug)]
+struct CommandBudget {
+    name: String,
+    amount: Amount,
+}
+
+impl std::str::FromStr for CommandBudget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.rsplit_once('=') {
+            Some((name, amount)) if !name.is_empty() => {
+                Ok(CommandBudget { name: name.to_owned(), amount: amount.parse()? })
+            }
+            _ => Err("want NAME=AMOUNT such as /review=50k".to_owned()),
+        }
+    }
+}
+
+/// A share of a budget, 0 to 100.
+#[derive(Clone, Copy, Debug)]
+struct Percent(u8);
+
+impl std::str::FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let share = if digits { text.parse().ok().filter(|share| *share <= 100) } else { None };
+        share.map(Percent).ok_or_else(|| "want a whole number from 0 to 100".to_owned())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ColorWhen {
+    Auto,
+    Always,
+    Never,
+}
+
+impl std::str::FromStr for ColorWhen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(ColorWhen::Auto),
+            "always" => Ok(ColorWhen::Always),
+            "never" => Ok(ColorWhen::Never),
+            _ => Err("want auto, always or never".to_owned()),
+        }
+    }
+}
+
+/// Parses with `FromStr`; the error's words name the form wanted.
+fn with_form<T>() -> impl TypedValueParser<Value = T>
+where
+    T: std::str::FromStr<Err = String> + Clone + Send + Sync + 'static,
+{
+    clap::builder::NonEmptyStringValueParser::new().try_map(|text| text.parse::<T>())
+}
+
+/// Something that ends budget-tee before it has begun: what to say, and how to end.
+#[derive(Debug)]
+pub struct Early {
+    /// What to say on stderr; empty for nothing.
+    pub message: String,
+    /// How to end.
+    pub exit: Exit,
+}
+
+impl Early {
+    /// Bad usage, or something that cannot be used.
+    pub fn failed(message: impl Display) -> Self {
+        Early { message: message.to_string(), exit: Exit::Failed }
+    }
+}
+
+impl Cli {
+    /// The options of this process.
+    ///
+    /// # Errors
+    /// Where they make no sense, or where all that was asked for was the help or the version,
+    /// which are then on stdout.
+    pub fn from_args() -> Result<Self, Early> {
+        Cli::try_parse().map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                let shown = std::io::stdout().write_all(error.to_string().as_bytes());
+                match shown.and_then(|()| std::io::stdout().flush()) {
+                    Ok(()) => Early { message: String::new(), exit: Exit::Done },
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                        Early { message: String::new(), exit: Exit::ReaderGone }
+                    }
+                    Err(error) => Early::failed(format!("cannot write to stdout: {}", reason(error))),
+                }
+            }
+            _ => {
+                let text = error.to_string();
+                let lines = text.strip_prefix("error: ").unwrap_or(&text).lines().map(clean);
+                let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
+                Early::failed(lines.join("\n"))
+            }
+        })
+    }
+
+    /// The short help for somebody who called budget-tee with nothing to read.
+    #[must_use]
+    pub fn hint() -> String {
+        format!("nothing to read: stdin is a terminal\nusage: {USAGE}\nTry budget-tee --help.")
+    }
+
+    /// The run that these options and the environment describe.
+    ///
+    /// # Errors
+    /// Where a budget is given twice or in a form that makes no sense.
+    pub fn run(&self) -> Result<Run, Early> {
+        let name = match &self.name {
+            Some(name) => Some(name.clone()),
+            None => env("BUDGET_TEE_NAME", |text| Ok(text.to_owned()))?,
+        };
+        let mode = match self.mode {
+            Some(mode) => Some(mode),
+            None => env("BUDGET_TEE_MODE", str::parse)?,
+        };
+        let budgets = self.budgets(name.as_deref())?;
+        Ok(Run::new(name, mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets))
+    }
+
+    /// The use that this run is expected to have, in tokens.
+    ///
+    /// # Errors
+    /// Where it is given in dollars, which are not counted yet.
+    pub fn estimate(&self) -> Result<Option<u64>, Early> {
+        let amount = self.estimate.map(|amount| in_tokens(amount, "--estimate"));
+        Ok(amount.transpose()?.map(|amount| amount.value))
+    }
+
+    /// The file for the summary, opened now so that it is known to be writable.
+    ///
+    /// # Errors
+    /// Where it cannot be created.
+    pub fn summary(&self) -> Result<Option<(PathBuf, File)>, Early> {
+        let Some(path) = &self.summary else { return Ok(None) };
+        match File::create(path) {
+            Ok(file) => Ok(Some((path.clone(), file))),
+            Err(error) => Err(Early::failed(cannot_write(path.as_os_str(), error))),
+        }
+    }
+
+    /// The screen, coloured as the options, the environment and the terminal have it.
+    #[must_use]
+    pub fn screen(&self) -> Screen {
+        let color = match self.color.unwrap_or(ColorWhen::Auto) {
+            ColorWhen::Always => true,
+            ColorWhen::Never => false,
+            ColorWhen::Auto => anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never,
+        };
+        Screen::new(self.quiet, color, locale_is_utf8())
+    }
+
+    fn budgets(&self, name: Option<&str>) -> Result<Budgets, Early> {
+        let mut list = Vec::new();
+        for amount in &self.limit {
+            let amount = in_tokens(*amount, "--limit")?;
+            if !list.is_empty() {
+                return Err(Early::failed(format!("--limit is given twice in {}", amount.unit)));
+            }
+            list.push(Budget::new(None, amount, true));
+        }
+        if list.is_empty() {
+            for amount in env("BUDGET_TEE_LIMIT", amounts)?.unwrap_or_default() {
+                list.push(Budget::new(None, in_tokens(amount, "BUDGET_TEE_LIMIT")?, true));
+            }
+            if list.len() > 1 {
+                return Err(Early::failed("BUDGET_TEE_LIMIT has two amounts in tokens"));
+            }
+        }
+        for given in &self.command_budget {
+            let amount = in_tokens(given.amount, "--command-budget")?;
+            if list.iter().any(|budget| budget.command.as_ref() == Some(&given.name)) {
+                let name = clean(&given.name);
+                return Err(Early::failed(format!("--command-budget is given twice for {name} in {}", amount.unit)));
+            }
+            list.push(Budget::new(Some(given.name.clone()), amount, name == Some(&given.name)));
+        }
+        Ok(Budgets::new(list, self.warn_at.map_or(90, |percent| percent.0)))
+    }
+}
+
+/// What to say of a file that cannot be written.
+#[must_use]
+pub fn cannot_write(path: &OsStr, error: std::io::Error) -> String {
+    format!("cannot write {}: {}", clean(&path.to_string_lossy()), reason(error))
+}
+
+/// An environment variable's value; an empty one is as if unset.
+fn env<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Early> {
+    let value = std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
+    let Some(value) = value else { return Ok(None) };
+    let shown = clean(&value.to_string_lossy());
+    let parsed = value.to_str().ok_or_else(|| "not UTF-8".to_owned()).and_then(parse);
+    parsed.map(Some).map_err(|wanted| Early::failed(format!("invalid value '{shown}' in {name}: {wanted}")))
+}
+
+/// Amounts with a comma between.
+fn amounts(text: &str) -> Result<Vec<Amount>, String> {
+    text.split(',').map(|amount| amount.trim().parse()).collect()
+}
+
+fn in_tokens(amount: Amount, option: &str) -> Result<Amount, Early> {
+    match amount.unit {
+        Unit::Tokens => Ok(amount),
+        Unit::Usd => Err(Early::failed(format!(
+            "budgets in dollars are not supported yet; give {option} an amount in tokens, such as 50k"
+        ))),
+    }
+}
+
+/// Whether the locale's character set is UTF-8, by the first of the variables that decide on it.
+fn locale_is_utf8() -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    set.is_some_and(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
+
+/// The option table, for the tests that hold help, manual and README to it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}

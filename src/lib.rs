@@ -1,0 +1,23 @@
+//! budget-tee: a stream filter that counts the tokens of Claude Code's stream-JSON while it passes.
+//!
+//! Data flows one way; whatever is lower knows nothing of what is higher.
+//!
+//! ```text
+//! bytes ─> scan ─> usage ─> meter ─> budget ─> run ─> report ─> screen, exit
+//!   └────> relay: forwarded unchanged            └──── watch: signals, timers
+//! ```
+
+pub mod amount;
+pub mod budget;
+pub mod cli;
+pub mod exit;
+pub mod meter;
+pub mod relay;
+pub mod report;
+pub mod run;
+pub mod scan;
+pub mod screen;
+pub mod signals;
+pub mod tokens;
+pub mod usage;
+pub mod watch;

@@ -1,0 +1,339 @@
+//! What people and scripts read: bars, notices, the final report, and the summary as JSON.
+//!
+//! All of it is made from values; who writes it where is [`crate::screen`]'s and the watch's.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::amount::{Unit, human};
+use crate::budget::{Budget, Cause, Mode};
+use crate::exit::Exit;
+use crate::meter::Finding;
+use crate::run::{Notice, Run};
+use crate::tokens::{Class, Tokens};
+
+/// Cells of a bar where there is room for all.
+const CELLS: usize = 20;
+
+/// The longest name shown in full, in columns.
+const NAME_MAX: usize = 24;
+
+/// How a terminal, or whatever stderr is, shows things.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Whether escape codes for colour are wanted.
+    pub color: bool,
+    /// Whether the locale is UTF-8; otherwise only ASCII is shown.
+    pub unicode: bool,
+    /// Columns there are.
+    pub width: usize,
+}
+
+/// What is to be seen of the budgets now.
+#[derive(Debug, Default)]
+pub struct Frame {
+    /// A line per budget in force, no longer than the width.
+    pub lines: Vec<String>,
+    /// How many tenths of each are used; empty where nothing is limited.
+    pub tenths: Vec<u64>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The stream ended, within all budgets.
+    Completed,
+    /// The stream ended, and a budget was exceeded on the way.
+    Exceeded,
+    /// Block mode stopped it.
+    Stopped,
+    /// Block mode did not let it start.
+    Refused,
+    /// A signal, a failure, or the reader of stdout ended it.
+    Interrupted,
+}
+
+impl Outcome {
+    /// The outcome of a run that ends with `exit`.
+    #[must_use]
+    pub fn of(run: &Run, exit: Exit) -> Outcome {
+        match exit {
+            Exit::Tripped => Outcome::Stopped,
+            Exit::Refused => Outcome::Refused,
+            Exit::Done if run.budgets.exceeded().is_some() => Outcome::Exceeded,
+            Exit::Done => Outcome::Completed,
+            Exit::Failed | Exit::ReaderGone | Exit::Signal(_) => Outcome::Interrupted,
+        }
+    }
+}
+
+/// Text from outside, without anything that could steer a terminal: control characters, C1 and
+/// bidirectional controls among them.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().filter(|c| !steers(*c)).collect()
+}
+
+/// `text` cut to `width` columns.
+fn cut(text: &str, width: usize) -> String {
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used <= width
+    };
+    text.chars().take_while(fits).collect()
+}
+
+/// A name, cleaned and cut to what a column holds.
+fn label(name: &str, style: Style) -> String {
+    let name = clean(name);
+    let name = if style.unicode { name } else { name.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect() };
+    if name.width() <= NAME_MAX {
+        return name;
+    }
+    let dots = if style.unicode { "…" } else { "~" };
+    cut(&name, NAME_MAX - 1) + dots
+}
+
+/// What to show while the run goes on: a line per budget that binds it, or the bare total.
+#[must_use]
+pub fn frame(run: &Run, style: Style) -> Frame {
+    let binding = run.budgets.all().iter().filter(|budget| budget.binds);
+    Frame {
+        lines: budget_lines(run, binding.clone(), style),
+        tenths: binding.map(|budget| budget.percent().min(100) / 10).collect(),
+    }
+}
+
+fn budget_lines<'a>(run: &Run, budgets: impl Iterator<Item = &'a Budget> + Clone, style: Style) -> Vec<String> {
+    if budgets.clone().next().is_none() {
+        let total = format!("total     {}", bounded(run, style, &human(Unit::Tokens, run.counted())));
+        return vec![cut(&total, style.width)];
+    }
+    let width = budgets.clone().map(|budget| label(budget.name(), style).width()).max();
+    budgets.map(|budget| bar(run, budget, width.unwrap_or(0).max(9), style)).collect()
+}
+
+/// A figure that may be a lower bound.
+fn bounded(run: &Run, style: Style, figure: &str) -> String {
+    match (run.meter.is_lower_bound(), style.unicode) {
+        (false, _) => figure.to_owned(),
+        (true, true) => format!("≥ {figure}"),
+        (true, false) => format!(">= {figure}"),
+    }
+}
+
+/// `/review   [██████████████████░░]  91%   910 / 1.0K`
+fn bar(run: &Run, budget: &Budget, names: usize, style: Style) -> String {
+    let name = label(budget.name(), style);
+    let pad = names.saturating_sub(name.width());
+    let used = human(budget.unit, budget.used);
+    let used = if budget.binds { bounded(run, style, &used) } else { used };
+    let percent = budget.percent();
+    let figures = format!(" {percent:>3}%   {used} / {}", human(budget.unit, budget.limit));
+    // A bar that has no room for its cells is left out; what remains is cut.
+    let room = style.width.saturating_sub(names + 3 + figures.width());
+    if room < 3 {
+        return cut(&format!("{name}{:pad$} {figures}", ""), style.width);
+    }
+    let cells = CELLS.min(room);
+    let full = usize::try_from(percent.min(100)).unwrap_or(100) * cells / 100;
+    let (on, off) = if style.unicode { ("█", "░") } else { ("#", "-") };
+    let color = match budget {
+        budget if budget.is_above(90) => "\x1b[31m",
+        budget if budget.is_above(70) => "\x1b[33m",
+        _ => "\x1b[32m",
+    };
+    let (begin, end) = if style.color { (color, "\x1b[0m") } else { ("", "") };
+    format!("{name}{:pad$} [{begin}{}{end}{}]{begin}{figures}{end}", "", on.repeat(full), off.repeat(cells - full))
+}
+
+/// What a notice says, without the program's name before it.
+#[must_use]
+pub fn notice(notice: &Notice, mode: Mode) -> String {
+    let of = |budget: &Budget| {
+        format!(
+            "{} of {} tokens used, {} %",
+            human(budget.unit, budget.used),
+            human(budget.unit, budget.limit),
+            budget.percent()
+        )
+    };
+    let budget_of = |budget: &Budget| match &budget.command {
+        Some(name) => format!("budget of {}", clean(name)),
+        None => "overall budget".to_owned(),
+    };
+    match notice {
+        Notice::Budget(Cause::Near, budget) => format!("{} nearly used up: {}", budget_of(budget), of(budget)),
+        Notice::Budget(Cause::Exceeded, budget) => {
+            let then = match mode {
+                Mode::Warn => "going on (--mode warn)",
+                Mode::Block => "stopping here (--mode block)",
+            };
+            format!("{} exceeded: {}; {then}", budget_of(budget), of(budget))
+        }
+        Notice::Unfit(budget, estimate) => {
+            let then = match mode {
+                Mode::Warn => "going on (--mode warn)",
+                Mode::Block => "not started; raise the limit or lower --estimate",
+            };
+            format!(
+                "estimate of {} tokens does not fit into the {}: {}; {then}",
+                human(Unit::Tokens, *estimate),
+                budget_of(budget),
+                of(budget)
+            )
+        }
+        Notice::Finding(Finding::Blind) => "no message has reported tokens so far (a gateway?): live counting is \
+             blind here, and budgets bind at the result line only"
+            .to_owned(),
+        Notice::Finding(Finding::CarriedOver(tokens)) => format!(
+            "resumed session: {} tokens that earlier processes spent were taken off (input {}, output {}, \
+             cache-write {}, cache-read {})",
+            human(Unit::Tokens, crate::tokens::Classes::default().count(tokens)),
+            tokens.input,
+            tokens.output,
+            tokens.cache_write,
+            tokens.cache_read
+        ),
+        Notice::NoUsage => "no usage in the stream; run claude with --output-format stream-json --verbose".to_owned(),
+    }
+}
+
+/// The final report: title, bars, tokens per class and per model.
+#[must_use]
+pub fn report(run: &Run, exit: Exit, style: Style) -> String {
+    let outcome = match Outcome::of(run, exit) {
+        Outcome::Completed => "completed",
+        Outcome::Exceeded => "completed, budget exceeded",
+        Outcome::Stopped => "stopped, budget exceeded",
+        Outcome::Refused => "refused",
+        Outcome::Interrupted => "interrupted",
+    };
+    let name = run.name.as_deref().map_or(String::new(), |name| format!("{} ", label(name, style)));
+    let plural = |n: u64| if n == 1 { "" } else { "s" };
+    let mut out = format!(
+        "budget-tee: {name}{outcome}: {} message{}, {} line{}\n",
+        run.meter.messages(),
+        plural(run.meter.messages()),
+        run.lines,
+        plural(run.lines)
+    );
+    for line in budget_lines(run, run.budgets.all().iter(), style) {
+        out.push_str(&line);
+        out.push('\n');
+    }
+    let total = run.meter.total();
+    let counted = run.classes.count(&total);
+    let classes: Vec<_> = Class::ALL.map(|c| format!("{} {}", c.name(), human(Unit::Tokens, total.of(c)))).into();
+    let _ = write!(
+        out,
+        "tokens    {} = {}",
+        classes.join(" + "),
+        bounded(run, style, &human(Unit::Tokens, crate::tokens::Classes::default().count(&total)))
+    );
+    if run.classes != crate::tokens::Classes::default() {
+        let names: Vec<_> = run.classes.names().collect();
+        let _ = write!(out, ", {} counted ({})", human(Unit::Tokens, counted), names.join(", "));
+    }
+    out.push('\n');
+    for (model, tokens) in run.meter.by_model() {
+        let all = crate::tokens::Classes::default().count(&tokens);
+        let _ = writeln!(out, "model     {} {}", clean(model), human(Unit::Tokens, all));
+    }
+    out
+}
+
+/// A run's summary, for scripts. Times are Unix seconds, sums are tokens.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    v: u32,
+    outcome: Outcome,
+    exit_code: i32,
+    name: Option<&'a str>,
+    mode: &'static str,
+    lower_bound: bool,
+    tokens: Counted,
+    /// Dollars are not counted yet.
+    usd: Option<f64>,
+    models: BTreeMap<&'a str, Tokens>,
+    budgets: Vec<BudgetFacts<'a>>,
+    lines: u64,
+    bytes: u64,
+    messages: u64,
+    started_at: f64,
+    ended_at: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Counted {
+    #[serde(flatten)]
+    tokens: Tokens,
+    /// What counts towards the budgets: the sum of the classes that `--count` chose.
+    counted: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct BudgetFacts<'a> {
+    name: &'a str,
+    unit: String,
+    limit: u64,
+    used: u64,
+    remaining: u64,
+    percent: u64,
+    exceeded: bool,
+}
+
+impl BudgetFacts<'_> {
+    fn of(budget: &Budget) -> BudgetFacts<'_> {
+        BudgetFacts {
+            name: budget.name(),
+            unit: budget.unit.to_string(),
+            limit: budget.limit,
+            used: budget.used,
+            remaining: budget.remaining(),
+            percent: budget.percent(),
+            exceeded: budget.is_exceeded(),
+        }
+    }
+}
+
+/// The summary as one line of JSON with its newline.
+///
+/// # Errors
+/// Where the values cannot be written as JSON, which their types rule out.
+pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) -> serde_json::Result<Vec<u8>> {
+    let seconds = |at: SystemTime| {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        (since.as_secs_f64() * 1000.0).round() / 1000.0
+    };
+    let summary = Summary {
+        v: 1,
+        outcome: Outcome::of(run, exit),
+        exit_code: exit.code(),
+        name: run.name.as_deref(),
+        mode: run.mode.name(),
+        lower_bound: run.meter.is_lower_bound(),
+        tokens: Counted { tokens: run.meter.total(), counted: run.counted() },
+        usd: None,
+        models: run.meter.by_model().into_iter().collect(),
+        budgets: run.budgets.all().iter().map(BudgetFacts::of).collect(),
+        lines: run.lines,
+        bytes: run.bytes,
+        messages: run.meter.messages(),
+        started_at: seconds(started),
+        ended_at: seconds(ended),
+    };
+    let mut json = serde_json::to_vec(&summary)?;
+    json.push(b'\n');
+    Ok(json)
+}

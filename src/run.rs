@@ -1,0 +1,140 @@
+//! A run: one stream's scanner, meter and budgets, and what there is to say about them.
+//!
+//! This is what the relay feeds and the watch looks at. It does no I/O and knows no clock.
+
+use crate::budget::{Budget, Budgets, Cause, Mode, Used};
+use crate::meter::{Finding, Meter};
+use crate::scan::{Scanned, Scanner};
+use crate::tokens::Classes;
+
+/// How many notices wait to be shown at most; a hostile stream could cause any number.
+const NOTICES_MAX: usize = 100;
+
+/// Something to say on stderr, once.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// A budget is nearly used up, or exceeded.
+    Budget(Cause, Budget),
+    /// The estimate, in tokens, does not fit into this budget.
+    Unfit(Budget, u64),
+    /// What the meter found out about the stream.
+    Finding(Finding),
+    /// The stream has ended and no usage was in it.
+    NoUsage,
+}
+
+/// The state of a run.
+#[derive(Debug, Default)]
+pub struct Run {
+    /// The command that this run is charged to.
+    pub name: Option<String>,
+    /// What happens on excess.
+    pub mode: Mode,
+    /// Which tokens count.
+    pub classes: Classes,
+    /// The budgets, with what is used of each.
+    pub budgets: Budgets,
+    /// The totals.
+    pub meter: Meter,
+    /// Complete lines, and a last one without a newline.
+    pub lines: u64,
+    /// Bytes taken in.
+    pub bytes: u64,
+    scanner: Scanner,
+    notices: Vec<Notice>,
+}
+
+/// What came of a part of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fed {
+    /// How many of the bytes were taken in: all, or through the end of the line that tripped.
+    pub taken: usize,
+    /// A total has changed or there is something to say.
+    pub news: bool,
+    /// Block mode: a budget has just been exceeded.
+    pub tripped: bool,
+}
+
+impl Run {
+    /// A run of which nothing has been seen.
+    #[must_use]
+    pub fn new(name: Option<String>, mode: Mode, classes: Classes, budgets: Budgets) -> Self {
+        Run { name, mode, classes, budgets, ..Run::default() }
+    }
+
+    /// Takes in what a read gave. In block mode it stops behind the line that exceeds a budget;
+    /// what it did not take can be fed again, and trips no second time.
+    pub fn feed(&mut self, bytes: &[u8]) -> Fed {
+        let mut fed = Fed::default();
+        let mut rest = bytes;
+        while !fed.tripped && !rest.is_empty() {
+            let Some(scanned) = self.scanner.next_line(&mut rest) else { break };
+            self.lines += 1;
+            let changed = record(&mut self.meter, &scanned);
+            self.judge(changed, &mut fed);
+        }
+        fed.taken = bytes.len() - rest.len();
+        self.bytes += fed.taken as u64;
+        fed
+    }
+
+    /// The stream has ended: takes in a last line without a newline.
+    pub fn finish(&mut self) -> Fed {
+        let mut fed = Fed::default();
+        if let Some(scanned) = self.scanner.last_line() {
+            self.lines += 1;
+            let changed = record(&mut self.meter, &scanned);
+            self.judge(changed, &mut fed);
+        }
+        if !self.meter.usage_seen() {
+            self.say(Notice::NoUsage);
+            fed.news = true;
+        }
+        fed
+    }
+
+    /// Whether `estimate` fits; where it does not, that is said, and block mode must not start.
+    pub fn admit(&mut self, estimate: Option<u64>) -> bool {
+        let Some(budget) = self.budgets.refusal(estimate) else { return true };
+        let notice = Notice::Unfit(budget.clone(), estimate.unwrap_or(crate::budget::DEFAULT_ESTIMATE));
+        self.say(notice);
+        self.mode == Mode::Warn
+    }
+
+    /// What is to be said since the last call.
+    pub fn notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Tokens that count towards the budgets.
+    #[must_use]
+    pub fn counted(&self) -> u64 {
+        self.classes.count(&self.meter.total())
+    }
+
+    fn judge(&mut self, changed: bool, fed: &mut Fed) {
+        let findings: Vec<_> = self.meter.findings().collect();
+        fed.news |= changed || !findings.is_empty();
+        for finding in findings {
+            self.say(Notice::Finding(finding));
+        }
+        if !changed {
+            return;
+        }
+        for (cause, budget) in self.budgets.charge(Used { tokens: self.counted() }) {
+            fed.tripped |= cause == Cause::Exceeded && self.mode == Mode::Block;
+            self.say(Notice::Budget(cause, budget));
+        }
+    }
+
+    fn say(&mut self, notice: Notice) {
+        if self.notices.len() < NOTICES_MAX {
+            self.notices.push(notice);
+        }
+    }
+}
+
+/// Whether the line has changed a total.
+fn record(meter: &mut Meter, scanned: &Scanned<'_>) -> bool {
+    scanned.line.is_some_and(|line| meter.record(line))
+}

@@ -1,0 +1,358 @@
+//! The scanner: finds the wanted values of each line, by path, while the bytes pass.
+//!
+//! It is fed whatever a read gave and keeps its place between reads, so it needs no line in memory:
+//! a line of any length and any nesting costs the same few kilobytes. Text is skipped with memchr.
+//! Which values are wanted is [`crate::usage`]'s; what is not wanted need not even be valid JSON.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use memchr::{memchr, memchr3};
+use serde::de::{IgnoredAny, Visitor};
+
+use crate::usage::{Field, Line, Place, Scalar, Step, WANTED_MAX};
+
+/// What may stand before the first byte of a line without being part of its value.
+const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
+
+/// An incremental scanner of lines; see [`Scanner::next_line`].
+#[derive(Debug)]
+pub struct Scanner {
+    state: State,
+    /// The wanted objects and arrays that are open, outermost first; never more than a path's length.
+    path: Vec<Place>,
+    /// The key or wanted scalar being read.
+    text: Vec<u8>,
+    /// The text has an escape in it, or is too long to be wanted.
+    escaped: bool,
+    /// The last byte was a backslash inside a text.
+    escape: bool,
+    /// Some byte of the line has been seen.
+    begun: bool,
+    line: Line,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Before the outermost value; as many bytes of a byte order mark have passed.
+    Before(usize),
+    /// In a wanted object, before a key; `true` where the object may end instead.
+    Key(bool),
+    KeyText,
+    Colon(Step),
+    Value(Step),
+    /// In a wanted array, right after its `[`.
+    FirstElement,
+    AfterValue,
+    /// In a text or other scalar that is a value, wanted or not.
+    Text(Option<Field>),
+    Scalar(Option<Field>),
+    /// In an object or array that is not wanted, at this depth, and in a text inside it.
+    Nested(u64),
+    NestedText(u64),
+    /// The outermost object has ended.
+    Closed,
+    /// The line is nothing that counts.
+    Broken,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Scanner {
+            state: State::Before(0),
+            path: Vec::with_capacity(8),
+            text: Vec::new(),
+            escaped: false,
+            escape: false,
+            begun: false,
+            line: Line::default(),
+        }
+    }
+}
+
+impl Scanner {
+    /// Scans up to and including the next newline and takes those bytes off `bytes`. Returns
+    /// `None` where the bytes end first: the next call goes on where this one stopped.
+    pub fn next_line(&mut self, bytes: &mut &[u8]) -> Option<Scanned<'_>> {
+        if self.state == State::Before(0) && !self.begun {
+            self.line.clear();
+        }
+        let all = *bytes;
+        self.begun |= !all.is_empty();
+        let mut at = 0;
+        while let Some(&byte) = all.get(at) {
+            if byte == b'\n' {
+                *bytes = &all[at + 1..];
+                return Some(self.end_line());
+            }
+            at += self.scan(byte, &all[at..]);
+        }
+        *bytes = &[];
+        None
+    }
+
+    /// The last line, where the stream ended without a newline after it.
+    pub fn last_line(&mut self) -> Option<Scanned<'_>> {
+        self.begun.then(|| self.end_line())
+    }
+
+    fn end_line(&mut self) -> Scanned<'_> {
+        let counts = self.state == State::Closed;
+        self.state = State::Before(0);
+        self.path.clear();
+        self.text.clear();
+        self.escaped = false;
+        self.escape = false;
+        self.begun = false;
+        Scanned { line: counts.then_some(&self.line) }
+    }
+
+    /// Goes on from `byte`, the first of `bytes` and no newline; returns how many bytes that took.
+    fn scan(&mut self, byte: u8, bytes: &[u8]) -> usize {
+        match self.state {
+            State::KeyText => self.text(bytes, true),
+            State::Text(field) => self.text(bytes, field.is_some()),
+            State::NestedText(_) => self.text(bytes, false),
+            State::Scalar(field) => self.scalar(bytes, field),
+            State::Nested(depth) => self.nested(bytes, depth),
+            State::Closed | State::Broken => memchr(b'\n', bytes).unwrap_or(bytes.len()),
+            _ => {
+                self.state = self.structure(byte);
+                // A scalar's first byte is part of it.
+                usize::from(!matches!(self.state, State::Scalar(_)))
+            }
+        }
+    }
+
+    /// One byte between keys and values.
+    fn structure(&mut self, byte: u8) -> State {
+        let blank = matches!(byte, b' ' | b'\t' | b'\r');
+        match (self.state, byte) {
+            (State::Before(n), _) if BOM.get(n) == Some(&byte) => State::Before(n + 1),
+            (State::Before(1 | 2), _) => State::Broken,
+            (state, _) if blank => state,
+            (State::Before(_), b'{') => self.open(Place::Root, State::Key(true)),
+            (State::Key(_), b'"') => {
+                self.text.clear();
+                self.escaped = false;
+                State::KeyText
+            }
+            (State::Key(true) | State::AfterValue, b'}') => self.close(false),
+            (State::FirstElement | State::AfterValue, b']') => self.close(true),
+            (State::Colon(step), b':') => State::Value(step),
+            (State::AfterValue, b',') => match self.path.last() {
+                Some(&Place::Content) => State::Value(Place::Content.element()),
+                _ => State::Key(false),
+            },
+            (State::FirstElement, _) => {
+                self.state = State::Value(Place::Content.element());
+                self.structure(byte)
+            }
+            (State::Value(step), _) => self.value(step, byte),
+            _ => State::Broken,
+        }
+    }
+
+    /// The first byte of a value.
+    fn value(&mut self, step: Step, byte: u8) -> State {
+        let field = match step {
+            Step::Keep(field) => Some(field),
+            _ => None,
+        };
+        match (byte, step) {
+            (b'{', Step::Object(place)) => self.open(place, State::Key(true)),
+            (b'[', Step::Array(place)) => self.open(place, State::FirstElement),
+            (b'{' | b'[', _) => State::Nested(1),
+            (b'}' | b']' | b',' | b':', _) => State::Broken,
+            (b'"', _) => {
+                self.text.clear();
+                self.escaped = false;
+                State::Text(field)
+            }
+            _ => {
+                self.text.clear();
+                State::Scalar(field)
+            }
+        }
+    }
+
+    fn open(&mut self, place: Place, inside: State) -> State {
+        // The key was kept as text until its value began.
+        let key = String::from_utf8_lossy(&self.text);
+        self.line.open(place, &key);
+        self.path.push(place);
+        inside
+    }
+
+    fn close(&mut self, array: bool) -> State {
+        match self.path.last() {
+            Some(&place) if (place == Place::Content) == array => {
+                self.path.pop();
+                self.line.close(place);
+                if self.path.is_empty() { State::Closed } else { State::AfterValue }
+            }
+            _ => State::Broken,
+        }
+    }
+
+    /// Inside a text: to its end, to the next escape, to the newline that breaks it, or to the end.
+    fn text(&mut self, bytes: &[u8], kept: bool) -> usize {
+        if self.escape {
+            self.escape = false;
+            self.keep(&bytes[..1], kept);
+            return 1;
+        }
+        match memchr3(b'"', b'\\', b'\n', bytes) {
+            Some(end) if bytes[end] == b'"' => {
+                self.keep(&bytes[..end], kept);
+                self.state = self.end_text();
+                end + 1
+            }
+            Some(end) if bytes[end] == b'\\' => {
+                self.keep(&bytes[..=end], kept);
+                self.escape = true;
+                self.escaped = true;
+                end + 1
+            }
+            Some(end) => end,
+            None => {
+                self.keep(bytes, kept);
+                bytes.len()
+            }
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8], kept: bool) {
+        // One byte over the limit is kept, so that its excess is known.
+        if kept && self.text.len() <= WANTED_MAX {
+            let room = WANTED_MAX + 1 - self.text.len();
+            self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    fn end_text(&mut self) -> State {
+        match self.state {
+            State::NestedText(depth) => State::Nested(depth),
+            State::KeyText => {
+                let place = self.path.last().copied().unwrap_or(Place::Root);
+                let Some(key) = decode(&self.text, self.escaped) else {
+                    return State::Colon(Step::Skip);
+                };
+                let step = self.line.key(place, &key);
+                if let Cow::Owned(key) = key {
+                    self.text = key.into_bytes();
+                }
+                State::Colon(step)
+            }
+            State::Text(Some(field)) => {
+                if let Some(text) = decode(&self.text, self.escaped) {
+                    self.line.put(field, Scalar::Text(&text));
+                }
+                State::AfterValue
+            }
+            _ => State::AfterValue,
+        }
+    }
+
+    /// Inside a number, `true`, `false`, `null`, or something that only looks like a value.
+    fn scalar(&mut self, bytes: &[u8], field: Option<Field>) -> usize {
+        let ends = |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n');
+        let end = bytes.iter().position(ends);
+        let part = &bytes[..end.unwrap_or(bytes.len())];
+        self.keep(part, field.is_some());
+        if end.is_some() {
+            if let Some(field) = field {
+                self.line.put(field, read_scalar(&self.text));
+            }
+            self.state = State::AfterValue;
+        }
+        part.len()
+    }
+
+    /// Inside an object or array that is not wanted: which kind of bracket closes which is not asked.
+    fn nested(&mut self, bytes: &[u8], mut depth: u64) -> usize {
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'"' => {
+                    self.state = State::NestedText(depth);
+                    return at + 1;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' if depth == 1 => {
+                    self.state = State::AfterValue;
+                    return at + 1;
+                }
+                b'}' | b']' => depth -= 1,
+                b'\n' => {
+                    self.state = State::Nested(depth);
+                    return at;
+                }
+                _ => {}
+            }
+        }
+        self.state = State::Nested(depth);
+        bytes.len()
+    }
+}
+
+/// A line that has ended.
+#[derive(Debug)]
+pub struct Scanned<'a> {
+    /// What it said, where its outermost value was an object that was closed.
+    pub line: Option<&'a Line>,
+}
+
+/// The characters of a JSON text between its quotes, or `None` where it is too long to be wanted.
+/// Bytes that are no UTF-8 and lone surrogates are replaced, so that equal texts stay equal.
+fn decode(raw: &[u8], escaped: bool) -> Option<Cow<'_, str>> {
+    if raw.len() > WANTED_MAX {
+        return None;
+    }
+    if !escaped {
+        return Some(String::from_utf8_lossy(raw));
+    }
+    let quoted = [b"\"", raw, b"\""].concat();
+    let mut json = serde_json::Deserializer::from_slice(&quoted);
+    let bytes = serde::Deserializer::deserialize_bytes(&mut json, Bytes).unwrap_or_else(|_| raw.to_vec());
+    Some(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Takes a JSON text as bytes, for which `serde_json` allows lone surrogates and bad UTF-8.
+struct Bytes;
+
+impl Visitor<'_> for Bytes {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+}
+
+/// A number, `true`, or nothing that is wanted.
+fn read_scalar(text: &[u8]) -> Scalar<'_> {
+    match text {
+        b"true" => Scalar::True,
+        b"null" | b"false" => Scalar::Absent,
+        _ => count(text).map_or(Scalar::Absent, Scalar::Count),
+    }
+}
+
+/// A JSON number as a count: negative is zero, a fraction is rounded up, overflow saturates.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float cast saturates at both ends, which is the rule for counts"
+)]
+fn count(text: &[u8]) -> Option<u64> {
+    if text.len() > WANTED_MAX {
+        return None;
+    }
+    // Checked without its size being judged: 1e400 is a number here.
+    serde_json::from_slice::<IgnoredAny>(text).ok()?;
+    let text = std::str::from_utf8(text).ok()?;
+    text.parse().ok().or_else(|| text.parse().ok().map(|float: f64| float.ceil() as u64))
+}
