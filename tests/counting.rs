@@ -1,0 +1,243 @@
+//! Totals of whole streams: of each kind of stream as a fixture, and of recorded ones.
+
+mod harness;
+
+use std::path::Path;
+
+use budget_tee::run::Run;
+use budget_tee::tokens::Tokens;
+use harness::{bytes, run, summary};
+use proptest::prelude::*;
+
+/// Name, then input, output, cache-write and cache-read tokens, messages, and whether the total is
+/// a lower bound.
+const FIXTURES: [(&str, [u64; 5], bool); 24] = [
+    ("review", [550, 759, 13_910, 26_340, 6], false),
+    ("partial", [532, 263, 1_290, 31_200, 2], false),
+    ("blocks", [5, 10, 760, 700, 2], true),
+    ("agent-seen", [13, 54, 1_300, 0, 2], true),
+    ("agent-unseen", [19, 42, 1_425, 900, 3], true),
+    ("agents-background", [16, 1_535, 17_020, 70_950, 6], false),
+    ("turns", [306, 111, 1_020, 10_900, 2], false),
+    ("processes", [12, 188, 1_750, 900, 3], false),
+    ("killed-then-resumed", [18, 70, 1_060, 1_900, 3], false),
+    ("resumed", [15, 145, 249, 27_629, 2], false),
+    ("resumed-before-2.1.277", [20, 199, 6_988, 20_641, 1], false),
+    ("resumed-compacted", [20, 199, 6_988, 20_641, 1], false),
+    ("resumed-searched", [20, 199, 6_988, 20_641, 1], false),
+    ("aborted", [20, 48, 10_629, 6_494, 1], false),
+    ("aborted-partial", [14, 34, 520, 500, 2], false),
+    ("gateway-silent", [34_000, 5_800, 0, 640_000, 12], false),
+    ("gateway-partly", [9_000, 300, 0, 4_000, 2], false),
+    ("error-result", [10, 556, 7_686, 18_013, 1], false),
+    ("limit-error", [0, 0, 0, 0, 1], false),
+    ("no-model-usage", [20, 38, 2_477, 2_157, 3], true),
+    ("no-model-usage-then", [413, 44, 2_177, 2_157, 2], false),
+    ("cleared", [18, 100, 1_200, 0, 2], false),
+    ("cut", [10, 4, 300, 0, 1], true),
+    ("odd", [153, 18, 0, 0, 8], true),
+];
+
+/// Totals and messages of a stream whose reads have these sizes, over and over.
+fn totals(bytes: &[u8], sizes: &[usize]) -> [u64; 5] {
+    let mut run = Run::default();
+    let mut rest = bytes;
+    for size in sizes.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (read, after) = rest.split_at((*size).clamp(1, rest.len()));
+        assert_eq!(run.feed(read).taken, read.len());
+        rest = after;
+    }
+    run.finish();
+    let Tokens { input, output, cache_write, cache_read } = run.meter.total();
+    let by_model = run.meter.by_model().iter().fold(Tokens::default(), |sum, (_, tokens)| sum.plus(*tokens));
+    assert_eq!(by_model, run.meter.total(), "the models' sum");
+    [input, output, cache_write, cache_read, run.meter.messages()]
+}
+
+#[test]
+fn every_kind_of_stream_for_every_size_of_read() {
+    for (name, want, _) in FIXTURES {
+        let bytes = bytes(&format!("{name}.jsonl"));
+        for size in [1, 2, 3, 5, 64, 1000, 4096, usize::MAX] {
+            assert_eq!(totals(&bytes, &[size]), want, "{name} in reads of {size}");
+        }
+    }
+}
+
+#[test]
+fn every_fixture_is_in_the_table() {
+    let folder = harness::fixture("");
+    let files = std::fs::read_dir(folder).expect("a folder").filter_map(Result::ok);
+    let names: Vec<_> = files.filter_map(|f| f.path().file_stem()?.to_str().map(str::to_owned)).collect();
+    for name in &names {
+        assert!(FIXTURES.iter().any(|(fixture, ..)| fixture == name), "{name}");
+    }
+    assert_eq!(names.len(), FIXTURES.len());
+}
+
+#[test]
+fn the_summary_has_the_totals_and_stdout_is_stdin() {
+    for (name, [input, output, cache_write, cache_read, messages], lower_bound) in FIXTURES {
+        let bytes = bytes(&format!("{name}.jsonl"));
+        let (ran, summary) = summary(&[], &bytes);
+        assert_eq!(ran.out, bytes, "{name}");
+        assert_eq!(ran.code(), Some(0), "{name}");
+        let counted = input + output + cache_write + cache_read;
+        let tokens = serde_json::json!({
+            "input": input, "output": output, "cache_write": cache_write, "cache_read": cache_read, "counted": counted,
+        });
+        assert_eq!(summary["tokens"], tokens, "{name}");
+        assert_eq!(summary["messages"], messages, "{name}");
+        assert_eq!(summary["lower_bound"], lower_bound, "{name}");
+        assert_eq!(summary["bytes"], bytes.len(), "{name}");
+        assert_eq!(summary["lines"], bytes.split_inclusive(|b| *b == b'\n').count(), "{name}");
+    }
+}
+
+#[test]
+fn recorded_streams_where_they_are() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/streams");
+    let Ok(table) = std::fs::read_to_string(folder.join("README.md")) else {
+        eprintln!("skipped: no recorded streams in {}", folder.display());
+        return;
+    };
+    let number = |cell: &str| cell.trim().replace(',', "").parse::<u64>().ok();
+    let mut seen = 0;
+    for row in table.lines().filter(|row| row.starts_with("| `")) {
+        let cells: Vec<_> = row.split('|').collect();
+        let name = cells[1].trim().trim_matches('`');
+        let numbers: Vec<u64> = cells[3..9].iter().filter_map(|cell| number(cell)).collect();
+        let [input, cache_write, cache_read, output, _, messages] = numbers[..] else {
+            panic!("not a row of numbers: {row}");
+        };
+        let bytes = std::fs::read(folder.join(name)).expect("the stream is there");
+        let want = [input, output, cache_write, cache_read, messages];
+        for sizes in [&[usize::MAX][..], &[1], &[3, 1, 4, 1, 5, 9, 2, 6], &[4096], &[65536]] {
+            assert_eq!(totals(&bytes, sizes), want, "{name} in reads of {sizes:?}");
+        }
+        let (ran, summary) = summary(&["--quiet"], &bytes);
+        assert_eq!(ran.out, bytes, "{name}");
+        assert_eq!(summary["tokens"]["counted"], input + output + cache_write + cache_read, "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 19);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_split_gives_the_same_totals(which in 0..FIXTURES.len(), sizes in proptest::collection::vec(1usize..3000, 1..20)) {
+        let (name, want, _) = FIXTURES[which];
+        prop_assert_eq!(totals(&bytes(&format!("{name}.jsonl")), &sizes), want);
+    }
+}
+
+/// The totals of lines given as text.
+fn tokens(lines: &str) -> [u64; 5] {
+    totals(lines.as_bytes(), &[usize::MAX])
+}
+
+#[test]
+fn a_message_keeps_its_maximum_across_settlements() {
+    let message = |output: u64| {
+        format!(
+            r#"{{"type":"assistant","session_id":"s","message":{{"id":"m","usage":{{"input_tokens":5,"output_tokens":{output}}}}}}}"#
+        ) + "\n"
+    };
+    let result = |output: u64| {
+        format!(
+            r#"{{"type":"result","session_id":"s","modelUsage":{{"m":{{"inputTokens":5,"outputTokens":{output}}}}}}}"#
+        ) + "\n"
+    };
+    assert_eq!(tokens(&(message(2) + &result(50) + &message(2))), [5, 50, 0, 0, 1]);
+    assert_eq!(tokens(&(message(2) + &result(50) + &message(9))), [5, 57, 0, 0, 1]);
+    assert_eq!(tokens(&(message(2) + &result(50) + &message(9) + &result(57))), [5, 57, 0, 0, 1]);
+}
+
+#[test]
+fn a_total_never_goes_down() {
+    let lines = r#"{"type":"assistant","session_id":"s","message":{"id":"m","usage":{"input_tokens":5,"output_tokens":90}}}
+{"type":"result","session_id":"s","modelUsage":{"m":{"inputTokens":5,"outputTokens":40}}}
+"#;
+    assert_eq!(tokens(lines), [5, 90, 0, 0, 1]);
+}
+
+#[test]
+fn the_same_message_id_in_another_session_is_another_message() {
+    let line = |session: &str| {
+        format!(
+            r#"{{"type":"assistant","session_id":"{session}","message":{{"id":"m","usage":{{"input_tokens":5}}}}}}"#
+        ) + "\n"
+    };
+    assert_eq!(tokens(&(line("a") + &line("b") + &line("a"))), [10, 0, 0, 0, 2]);
+}
+
+#[test]
+fn messages_without_an_id_count_by_themselves() {
+    let line = "{\"type\":\"assistant\",\"message\":{\"usage\":{\"input_tokens\":5}}}\n";
+    assert_eq!(tokens(&line.repeat(3)), [15, 0, 0, 0, 3]);
+}
+
+#[test]
+fn deltas_belong_to_the_last_start_with_the_same_session_and_parent() {
+    let start = |parent: &str, id: &str| {
+        format!(
+            r#"{{"type":"stream_event","session_id":"s","parent_tool_use_id":{parent},"event":{{"type":"message_start","message":{{"id":"{id}","usage":{{"input_tokens":100}}}}}}}}"#
+        ) + "\n"
+    };
+    let delta = |parent: &str, output: u64| {
+        format!(
+            r#"{{"type":"stream_event","session_id":"s","parent_tool_use_id":{parent},"event":{{"type":"message_delta","usage":{{"output_tokens":{output}}}}}}}"#
+        ) + "\n"
+    };
+    let (main, agent) = ("null", "\"t\"");
+    let lines = [start(main, "m"), start(agent, "a"), delta(main, 7), delta(agent, 5), delta(main, 9)].concat();
+    assert_eq!(tokens(&lines), [200, 14, 0, 0, 2]);
+    // Deltas whose start was not seen are cumulative all the same.
+    assert_eq!(tokens(&[delta(main, 7), delta(main, 9)].concat()), [0, 9, 0, 0, 1]);
+}
+
+#[test]
+fn memory_stays_bounded_over_many_messages_and_sessions() {
+    let mut run = Run::default();
+    for n in 0..20_000 {
+        let line = format!(
+            r#"{{"type":"assistant","session_id":"s{}","message":{{"id":"m{n}","model":"m{n}","usage":{{"input_tokens":1}}}}}}"#,
+            n / 10
+        );
+        run.feed(line.as_bytes());
+        run.feed(b"\n");
+    }
+    assert_eq!(run.meter.total().input, 20_000);
+    assert_eq!(run.meter.messages(), 20_000);
+    assert!(run.meter.by_model().len() <= 65);
+    assert!(run.meter.is_lower_bound());
+}
+
+#[test]
+fn a_gateway_that_reports_nothing_is_pointed_out_once() {
+    let ran = run(&["-q"], &bytes("gateway-silent.jsonl"));
+    assert_eq!(ran.err.matches("blind").count(), 1, "{}", ran.err);
+    let ran = run(&["-q"], &bytes("gateway-partly.jsonl"));
+    assert_eq!(ran.err, "");
+}
+
+#[test]
+fn what_a_resumed_session_brought_along_is_said() {
+    let ran = run(&["-q"], &bytes("resumed.jsonl"));
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    assert!(ran.err.contains("input 10, output 114, cache-write 6779, cache-read 6931"), "{}", ran.err);
+}
+
+#[test]
+fn a_stream_without_usage_is_pointed_out() {
+    for input in [b"" as &[u8], b"plain text\n", b"{\"type\":\"user\"}\n"] {
+        let ran = run(&["-q"], input);
+        assert_eq!((ran.code(), ran.out.as_slice()), (Some(0), input));
+        assert!(ran.err.contains("--output-format stream-json --verbose"), "{}", ran.err);
+    }
+}

@@ -1,0 +1,131 @@
+//! Runs budget-tee as a shell would, and hands it fixtures.
+#![allow(dead_code, reason = "every test binary uses its own part of this")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+
+/// A fixture's path.
+pub fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A fixture's bytes.
+pub fn bytes(name: &str) -> Vec<u8> {
+    std::fs::read(fixture(name)).expect("the fixture is there")
+}
+
+/// budget-tee with these arguments and none of the caller's settings.
+pub fn budget_tee(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_budget-tee"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("BUDGET_TEE_") || name.starts_with("CLICOLOR") || name == "NO_COLOR" {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
+    command
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub status: ExitStatus,
+    pub out: Vec<u8>,
+    pub err: String,
+}
+
+impl Ran {
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+}
+
+/// Runs it to its end with `input` on stdin.
+pub fn run(args: &[&str], input: &[u8]) -> Ran {
+    finish(budget_tee(args), input)
+}
+
+/// Runs `command` to its end with `input` on stdin.
+pub fn finish(mut command: Command, input: &[u8]) -> Ran {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // It may stop reading before the end.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().expect("ends");
+    writer.join().expect("writes");
+    Ran {
+        status: output.status,
+        out: output.stdout,
+        err: String::from_utf8(output.stderr).expect("what it says is UTF-8"),
+    }
+}
+
+/// Runs it with `--summary` and returns that too.
+pub fn summary(args: &[&str], input: &[u8]) -> (Ran, Value) {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let path = file.path().to_str().expect("UTF-8");
+    let ran = run(&[args, &["--summary", path]].concat(), input);
+    let text = std::fs::read(path).expect("a summary");
+    (ran, serde_json::from_slice(&text).expect("a summary is JSON"))
+}
+
+/// A pseudo-terminal: the end to look at, and the end to give away.
+pub fn terminal(columns: u16) -> (File, OwnedFd) {
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+    grantpt(&ours).expect("granted");
+    unlockpt(&ours).expect("unlocked");
+    let name = ptsname(&ours, Vec::new()).expect("has a name");
+    let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).expect("opens");
+    let size = rustix::termios::Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&theirs, size).expect("has a size");
+    (File::from(ours), theirs)
+}
+
+/// Everything that was written to a terminal whose other end is closed.
+pub fn all_of(mut terminal: File) -> String {
+    let mut seen = Vec::new();
+    let mut part = [0; 4096];
+    // Linux tells the end as EIO.
+    while let Ok(count @ 1..) = terminal.read(&mut part) {
+        seen.extend_from_slice(&part[..count]);
+    }
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+/// Reads from `from` until `wanted` has come; what a child prints is what tests wait for.
+pub fn read_until(from: &mut impl Read, wanted: &str) -> String {
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    while !String::from_utf8_lossy(&seen).contains(wanted) {
+        match from.read(&mut byte) {
+            Ok(1) => seen.push(byte[0]),
+            end => panic!("{end:?} before {wanted:?}, after {:?}", String::from_utf8_lossy(&seen)),
+        }
+    }
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+/// Sends a signal to a child.
+pub fn kill(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, signal).expect("it is there");
+}
+
+/// An assistant line of a session `s`.
+pub fn assistant(id: &str, input: u64) -> String {
+    format!(
+        "{{\"type\":\"assistant\",\"session_id\":\"s\",\"message\":{{\"id\":\"{id}\",\"model\":\"m\",\"usage\":{{\"input_tokens\":{input}}}}}}}\n"
+    )
+}
