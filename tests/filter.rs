@@ -1,0 +1,485 @@
+//! budget-tee as a filter, from outside: real pipes, signals and terminals.
+
+mod harness;
+
+use std::fs::File;
+use std::io::{Read, Write, pipe};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use harness::{Ran, all_of, assistant, budget_tee, bytes, finish, kill, read_until, run, summary, terminal};
+use rustix::fs::OFlags;
+use rustix::process::Signal;
+
+/// Passes 5000 tokens in its third line.
+fn stream() -> String {
+    [assistant("a", 2000), assistant("b", 2000), assistant("c", 1001), assistant("d", 10)].concat()
+}
+
+fn lines(text: &str, count: usize) -> &str {
+    let end = text.match_indices('\n').nth(count - 1).map(|(at, _)| at + 1);
+    &text[..end.expect("so many lines")]
+}
+
+#[test]
+fn block_forwards_through_the_line_that_trips_and_nothing_after() {
+    for sized in [1, 7, 100_000] {
+        let input = stream();
+        let mut child = budget_tee(&["--limit", "5000", "--mode", "block"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        for part in input.as_bytes().chunks(sized) {
+            // It stops reading at the line that trips.
+            let _ = stdin.write_all(part);
+        }
+        let output = child.wait_with_output().expect("ends");
+        assert_eq!(output.status.code(), Some(122));
+        assert_eq!(output.stdout, lines(&input, 3).as_bytes());
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(err.contains("overall budget exceeded: 5.0K of 5.0K tokens used, 101 %"), "{err}");
+    }
+}
+
+#[test]
+fn warn_forwards_everything_and_says_so_once() {
+    let ran = run(&["-q", "--limit", "5000"], stream().as_bytes());
+    assert_eq!((ran.code(), ran.out.as_slice()), (Some(0), stream().as_bytes()));
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    assert!(ran.err.contains("exceeded"), "{}", ran.err);
+}
+
+#[test]
+fn exactly_the_limit_is_within() {
+    let input = assistant("a", 5000);
+    let ran = run(&["-q", "--limit", "5000", "--warn-at", "100", "--mode", "block"], input.as_bytes());
+    assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_last_line_without_a_newline_counts_and_trips() {
+    let input = assistant("a", 5001);
+    let ran = run(&["-q", "--limit", "5000", "--mode", "block"], input.trim_end().as_bytes());
+    assert_eq!((ran.code(), ran.out.as_slice()), (Some(122), input.trim_end().as_bytes()));
+}
+
+#[test]
+fn the_budget_of_the_runs_name_binds_and_others_are_shown() {
+    let args = ["-l", "1M", "-b", "/review=3k", "-b", "/other=1", "-n", "/review", "-m", "block"];
+    let ran = run(&args, stream().as_bytes());
+    assert_eq!(ran.code(), Some(122));
+    assert!(ran.err.contains("budget of /review exceeded"), "{}", ran.err);
+    assert!(ran.err.contains("/other"), "{}", ran.err);
+    let ran = run(&["-q", "-l", "1M", "-b", "/other=1", "-m", "block"], stream().as_bytes());
+    assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn only_the_chosen_classes_count() {
+    let line = r#"{"type":"assistant","message":{"usage":{"input_tokens":1,"output_tokens":20,"cache_creation_input_tokens":300,"cache_read_input_tokens":4000}}}"#;
+    let (_, summary) = summary(&["--count", "output,cache-write", "--limit", "320"], line.as_bytes());
+    assert_eq!(summary["tokens"]["counted"], 320);
+    assert_eq!(summary["budgets"][0]["exceeded"], false);
+}
+
+#[test]
+fn an_estimate_that_does_not_fit_is_refused_before_anything_is_read() {
+    let args = ["--limit", "1k", "--estimate", "2k", "--mode", "block"];
+    let (ran, facts) = summary(&args, b"");
+    assert_eq!((ran.code(), facts["outcome"].as_str()), (Some(121), Some("refused")));
+    assert!(ran.err.contains("estimate of 2.0K tokens does not fit into the overall budget"), "{}", ran.err);
+    // What it did not read is there for the next in line.
+    let (mut reader, mut writer) = pipe().expect("a pipe");
+    writer.write_all(b"unread").expect("written");
+    drop(writer);
+    let ran = budget_tee(&args).stdin(reader.try_clone().expect("a copy")).output().expect("runs");
+    let mut left = String::new();
+    reader.read_to_string(&mut left).expect("readable");
+    assert_eq!((ran.status.code(), left.as_str()), (Some(121), "unread"));
+
+    let ran = run(&["-q", "--limit", "1k", "--estimate", "2k"], b"{}\n");
+    assert_eq!((ran.code(), ran.out.as_slice()), (Some(0), b"{}\n" as &[u8]));
+    assert!(ran.err.contains("going on"), "{}", ran.err);
+}
+
+#[test]
+fn the_summary_says_how_it_ended() {
+    let input = stream();
+    for (args, outcome, code) in [
+        (&["-q", "-l", "1M"][..], "completed", 0),
+        (&["-q", "-l", "5k"], "exceeded", 0),
+        (&["-q", "-l", "5k", "-m", "block"], "stopped", 122),
+    ] {
+        let (ran, facts) = summary(args, input.as_bytes());
+        assert_eq!((facts["outcome"].as_str(), facts["exit_code"].as_i64()), (Some(outcome), Some(code)));
+        assert_eq!(ran.code().map(i64::from), Some(code));
+        assert_eq!((&facts["v"], &facts["budgets"][0]["name"]), (&1.into(), &"overall".into()));
+        assert!(facts["ended_at"].as_f64() >= facts["started_at"].as_f64());
+    }
+}
+
+#[test]
+fn options_come_before_the_environment_and_empty_variables_do_not_count() {
+    let with = |variables: &[(&str, &str)], args: &[&str]| {
+        let mut command = budget_tee(args);
+        command.envs(variables.iter().copied());
+        finish(command, stream().as_bytes()).code()
+    };
+    let all = [("BUDGET_TEE_LIMIT", "1k"), ("BUDGET_TEE_MODE", "block"), ("BUDGET_TEE_NAME", "/a")];
+    assert_eq!(with(&all, &[]), Some(122));
+    assert_eq!(with(&all, &["--limit", "1M"]), Some(0));
+    assert_eq!(with(&all, &["--mode", "warn"]), Some(0));
+    assert_eq!(with(&all[1..], &["-b", "/a=1k"]), Some(122));
+    assert_eq!(with(&all[1..], &["-b", "/a=1k", "-n", "/b"]), Some(0));
+    assert_eq!(with(&[("BUDGET_TEE_LIMIT", ""), ("BUDGET_TEE_MODE", "")], &[]), Some(0));
+}
+
+#[test]
+fn every_alias_does_what_its_option_does() {
+    let args = ["--overall-token-budget", "5k", "--budget-enforcement-mode", "block", "--disable-budget-visuals"];
+    let ran = run(&args, stream().as_bytes());
+    assert_eq!((ran.code(), ran.err.lines().count()), (Some(122), 1));
+    let ran = run(&["-l", "5k", "-m", "block", "--max-tokens-per-command", "6k"], b"");
+    assert_eq!(ran.code(), Some(121));
+}
+
+#[test]
+fn bad_usage_names_option_text_and_form() {
+    for (args, words) in [
+        (&["--limit", "5x"][..], &["--limit", "5x", "1.5M"][..]),
+        (&["--limit", "-5"], &["--limit", "-5", "1.5M"]),
+        (&["--limit", ""], &["--limit"]),
+        (&["--limit", "2usd"], &["--limit", "dollars", "not supported yet", "50k"]),
+        (&["--limit", "1k", "--overall-token-budget", "2k"], &["--limit", "twice"]),
+        (&["--command-budget", "/a"], &["--command-budget", "/a", "NAME=AMOUNT"]),
+        (&["--command-budget", "=5"], &["--command-budget", "NAME=AMOUNT"]),
+        (&["-b", "/a=1", "-b", "/a=2"], &["--command-budget", "/a", "twice"]),
+        (&["--estimate", "NaN"], &["--estimate", "NaN", "1.5M"]),
+        (&["--mode", "stop"], &["--mode", "stop", "warn", "block"]),
+        (&["--count", "all"], &["--count", "all", "cache-read"]),
+        (&["--warn-at", "101"], &["--warn-at", "101", "0 to 100"]),
+        (&["--color", "blue"], &["--color", "blue", "never"]),
+        (&["--nonsense"], &["--nonsense"]),
+        (&["--summary", "/nowhere/at/all"], &["/nowhere/at/all", "No such file"]),
+    ] {
+        let ran = run(args, b"");
+        assert_eq!((ran.code(), ran.out.len()), (Some(125), 0), "{args:?}");
+        assert!(ran.err.starts_with("budget-tee: "), "{}", ran.err);
+        for word in words {
+            assert!(ran.err.contains(word), "{word:?} in {}", ran.err);
+        }
+    }
+    let mut command = budget_tee(&[]);
+    command.env("BUDGET_TEE_LIMIT", "5k,6k,");
+    let ran = finish(command, b"");
+    assert_eq!(ran.code(), Some(125));
+    assert!(ran.err.contains("BUDGET_TEE_LIMIT"), "{}", ran.err);
+    let ran = run(&["--limit", "\u{1b}[31m5"], b"");
+    assert!(!ran.err.contains('\u{1b}'), "{}", ran.err);
+}
+
+#[test]
+fn a_name_keeps_its_equals_signs() {
+    let ran = run(&["-q", "-b", "a=b=1", "-n", "a=b", "-m", "block"], stream().as_bytes());
+    assert_eq!(ran.code(), Some(122));
+}
+
+#[test]
+fn a_partial_line_is_forwarded_before_the_next_read() {
+    let (mut child, mut stdin, mut stdout) = piped(&["-q"]);
+    for part in ["{\"type\":", "\"note\"}\n", "no newline"] {
+        stdin.write_all(part.as_bytes()).expect("written");
+        assert_eq!(read_until(&mut stdout, part), part);
+    }
+    drop(stdin);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+fn piped(args: &[&str]) -> (std::process::Child, std::process::ChildStdin, std::process::ChildStdout) {
+    let mut child =
+        budget_tee(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+    let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+    (child, stdin, stdout)
+}
+
+#[test]
+fn descriptors_that_do_not_block_are_waited_for_and_left_as_they_are() {
+    let (reader, mut writer) = pipe().expect("a pipe");
+    let (mut out_reader, out_writer) = pipe().expect("a pipe");
+    for fd in [reader.try_clone().map(std::os::fd::OwnedFd::from), out_writer.try_clone().map(Into::into)] {
+        rustix::fs::fcntl_setfl(fd.expect("a copy"), OFlags::NONBLOCK).expect("set");
+    }
+    let kept = out_writer.try_clone().expect("a copy");
+    let mut child = budget_tee(&["-q"]).stdin(reader).stdout(out_writer).stderr(Stdio::null()).spawn().expect("starts");
+    let sent: Vec<u8> = assistant("a", 1).into_bytes().repeat(20_000);
+    let sent_too = sent.clone();
+    let sender = std::thread::spawn(move || writer.write_all(&sent_too));
+    let mut got = vec![0; sent.len()];
+    out_reader.read_exact(&mut got).expect("all of it");
+    sender.join().expect("joins").expect("written");
+    assert!(got == sent);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+    assert!(rustix::fs::fcntl_getfl(&kept).expect("flags").contains(OFlags::NONBLOCK));
+}
+
+#[test]
+fn a_small_pipe_and_a_slow_reader_get_every_byte() {
+    let (reader, writer) = pipe().expect("a pipe");
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("set");
+    let sent: Vec<u8> = (0..500).map(|n| assistant(&format!("m{n}"), n)).collect::<String>().into_bytes();
+    let mut command = budget_tee(&["-q"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(writer).spawn().expect("starts");
+    drop(command);
+    let mut stdin = child.stdin.take().expect("piped");
+    let sent_too = sent.clone();
+    let sender = std::thread::spawn(move || stdin.write_all(&sent_too));
+    let mut got = Vec::new();
+    for byte in reader.bytes() {
+        got.push(byte.expect("readable"));
+    }
+    sender.join().expect("joins").expect("written");
+    assert!(got == sent);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    let (mut child, mut stdin, stdout) = piped(&["-l", "1k"]);
+    drop(stdout);
+    let _ = stdin.write_all(stream().as_bytes());
+    drop(stdin);
+    assert_eq!(child.wait().expect("ends").code(), Some(141));
+    let mut command = budget_tee(&[]);
+    let (reader, writer) = pipe().expect("a pipe");
+    drop(reader);
+    command.stdout(writer);
+    let ran = command.stdin(File::open(harness::fixture("review.jsonl")).expect("there")).output().expect("runs");
+    assert_eq!(String::from_utf8_lossy(&ran.stderr), "");
+}
+
+#[test]
+fn a_full_disk_is_a_failure_that_is_told() {
+    let full = || File::options().write(true).open("/dev/full").expect("there");
+    let (file, facts) = (tempfile::NamedTempFile::new().expect("a file"), bytes("review.jsonl"));
+    let mut command = budget_tee(&["-q", "--summary", file.path().to_str().expect("UTF-8")]);
+    command.stdout(full());
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let _ = child.stdin.take().expect("piped").write_all(&facts);
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "budget-tee: cannot write to stdout: No space left on device\n"
+    );
+    let summary = std::fs::read_to_string(file.path()).expect("a summary");
+    assert!(summary.contains(r#""outcome":"interrupted","exit_code":125"#), "{summary}");
+
+    let help = budget_tee(&["--help"]).stdout(full()).output().expect("runs");
+    assert_eq!(help.status.code(), Some(125));
+}
+
+#[test]
+fn a_summary_that_cannot_be_written_is_a_failure() {
+    let ran = run(&["-q", "--summary", "/dev/full"], stream().as_bytes());
+    assert_eq!((ran.code(), ran.out.len()), (Some(125), stream().len()));
+    assert!(ran.err.contains("cannot write /dev/full: No space left on device"), "{}", ran.err);
+}
+
+#[test]
+fn stderr_that_is_full_closed_or_unread_changes_nothing() {
+    let input = bytes("review.jsonl");
+    let check = |ran: Ran| assert_eq!((ran.code(), ran.out == input), (Some(0), true));
+    for redirection in ["2>/dev/full", "2>&-"] {
+        let mut shell = std::process::Command::new("sh");
+        let binary = env!("CARGO_BIN_EXE_budget-tee");
+        shell.args(["-c", &format!("exec \"$0\" --limit 20k {redirection}"), binary]);
+        check(finish(shell, &input));
+    }
+    let (_unread, mut writer) = pipe().expect("a pipe");
+    let flags = rustix::fs::fcntl_getfl(&writer).expect("flags");
+    rustix::fs::fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("set");
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, flags).expect("set");
+    let mut command = budget_tee(&["--limit", "20k"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(writer);
+    let mut child = command.spawn().expect("starts");
+    child.stdin.take().expect("piped").write_all(&input).expect("written");
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!((output.status.code(), output.stdout == input), (Some(0), true));
+}
+
+#[test]
+fn stdin_that_cannot_be_read_is_a_failure_that_is_told() {
+    let output = budget_tee(&["-q"]).stdin(File::open("/").expect("opens")).output().expect("runs");
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "budget-tee: cannot read stdin: Is a directory\n");
+}
+
+#[test]
+fn signals_end_it_after_the_summary() {
+    for (signal, number) in [(Signal::INT, 2), (Signal::TERM, 15), (Signal::HUP, 1)] {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let path = file.path().to_str().expect("UTF-8");
+        let (mut child, mut stdin, mut stdout) = piped(&["--limit", "1k", "--summary", path]);
+        stdin.write_all(stream().as_bytes()).expect("written");
+        read_until(&mut stdout, lines(&stream(), 4));
+        kill(&child, signal);
+        assert_eq!(child.wait().expect("ends").signal(), Some(number));
+        let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("a summary")).expect("JSON");
+        assert_eq!((&facts["outcome"], &facts["exit_code"]), (&"interrupted".into(), &(128 + number).into()));
+        assert_eq!(facts["tokens"]["input"], 5011);
+    }
+}
+
+#[test]
+fn a_signal_ends_it_while_nobody_reads_what_it_writes() {
+    let (mut child, mut stdin, stdout) = piped(&["-q"]);
+    let sender = std::thread::spawn(move || stdin.write_all(&[b'x'; 1 << 20]));
+    // One byte out means that it is on its way to fill the pipe; it is never read further.
+    read_until(&mut stdout.try_clone_for_test(), "x");
+    kill(&child, Signal::TERM);
+    assert_eq!(child.wait().expect("ends").signal(), Some(15));
+    assert!(sender.join().expect("joins").is_err());
+}
+
+/// A second handle on a child's output, which keeps the first one open.
+trait TryCloneForTest {
+    fn try_clone_for_test(&self) -> File;
+}
+
+impl TryCloneForTest for std::process::ChildStdout {
+    fn try_clone_for_test(&self) -> File {
+        let fd = std::os::fd::AsFd::as_fd(self).try_clone_to_owned().expect("a copy");
+        File::from(fd)
+    }
+}
+
+#[test]
+fn a_signal_that_was_ignored_stays_ignored() {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "trap '' INT; exec \"$0\" -q", env!("CARGO_BIN_EXE_budget-tee")]);
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = shell.spawn().expect("starts");
+    let (mut stdin, mut stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+    stdin.write_all(b"{}\n").expect("written");
+    read_until(&mut stdout, "{}\n");
+    kill(&child, Signal::INT);
+    stdin.write_all(b"after\n").expect("written");
+    read_until(&mut stdout, "after\n");
+    drop(stdin);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
+fn a_terminal_shows_bars_in_place_and_keeps_the_last() {
+    let (ours, theirs) = terminal(60);
+    let mut command = budget_tee(&["--limit", "10k", "--name", "/a\u{1b}[2J", "-b", "/a\u{1b}[2J=6k"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs);
+    let mut child = command.spawn().expect("starts");
+    drop(command);
+    child.stdin.take().expect("piped").write_all(stream().as_bytes()).expect("written");
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+    let seen = all_of(ours);
+    assert!(seen.contains("\u{1b}[32m██████████\u{1b}[0m░░░░░░░░░░]\u{1b}[32m  50%   ≥ 5.0K / 10.0K"), "{seen}");
+    assert!(seen.contains("/a[2J     [\u{1b}[33m"), "{seen}");
+    assert!(!seen.contains("\u{1b}[2J"), "{seen}");
+}
+
+#[test]
+fn a_narrow_terminal_gets_no_line_longer_than_itself() {
+    for columns in [10, 20, 30, 40] {
+        let (ours, theirs) = terminal(columns);
+        let mut command = budget_tee(&["--limit", "10k", "--color", "never"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs);
+        let mut child = command.spawn().expect("starts");
+        drop(command);
+        child.stdin.take().expect("piped").write_all(stream().as_bytes()).expect("written");
+        child.wait().expect("ends");
+        let seen = all_of(ours);
+        let bars = seen.split(['\r', '\n']).filter(|line| line.starts_with("overall"));
+        for bar in bars {
+            let bar = bar.split('\u{1b}').next().unwrap_or_default();
+            assert!(bar.chars().count() < usize::from(columns), "{columns}: {bar:?}");
+        }
+    }
+}
+
+#[test]
+fn bars_make_way_for_text_on_the_same_terminal() {
+    let (ours, theirs) = terminal(60);
+    let mut command = budget_tee(&["--limit", "10k"]);
+    command.stdin(Stdio::piped()).stdout(theirs.try_clone().expect("a copy")).stderr(theirs);
+    let mut child = command.spawn().expect("starts");
+    drop(command);
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut ours_too = ours.try_clone().expect("a copy");
+    stdin.write_all(assistant("a", 1000).as_bytes()).expect("written");
+    read_until(&mut ours_too, "/ 10.0K");
+    stdin.write_all(b"text\n").expect("written");
+    let seen = read_until(&mut ours_too, "text\r\n");
+    assert!(seen.ends_with("\r\u{1b}[Jtext\r\n"), "{seen:?}");
+    drop(stdin);
+    child.wait().expect("ends");
+}
+
+#[test]
+fn no_color_and_ascii_where_they_are_asked_for() {
+    let args = ["--limit", "10k", "--color", "always"];
+    let ran = run(&args, stream().as_bytes());
+    assert!(ran.err.contains("\u{1b}[32m"), "{}", ran.err);
+    for (variable, value) in [("NO_COLOR", "1"), ("LC_ALL", "C")] {
+        let mut command = budget_tee(if variable == "NO_COLOR" { &args[..2] } else { &args });
+        command.env(variable, value);
+        let ran = finish(command, stream().as_bytes());
+        assert_eq!(variable == "NO_COLOR", !ran.err.contains('\u{1b}'), "{}", ran.err);
+        assert_eq!(variable == "LC_ALL", ran.err.is_ascii() && ran.err.contains("##########"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn without_a_terminal_a_line_comes_for_each_new_tenth() {
+    let (mut child, mut stdin, mut err) = {
+        let mut command = budget_tee(&["--limit", "100"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("starts");
+        let (stdin, err) = (child.stdin.take().expect("piped"), child.stderr.take().expect("piped"));
+        (child, stdin, err)
+    };
+    for (id, percent) in [("a", " 11%"), ("b", " 22%"), ("c", " 33%")] {
+        stdin.write_all(assistant(id, 11).as_bytes()).expect("written");
+        let seen = read_until(&mut err, "\n");
+        assert!(seen.contains(percent), "{seen}");
+    }
+    drop(stdin);
+    child.wait().expect("ends");
+}
+
+#[test]
+fn a_terminal_on_stdin_gets_help_instead_of_silence() {
+    let (_ours, theirs) = terminal(80);
+    let output = budget_tee(&[]).stdin(theirs).output().expect("runs");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.contains("stdin is a terminal") && err.contains("--help"), "{err}");
+}
+
+#[test]
+fn a_line_of_many_megabytes_is_counted_in_little_memory() {
+    let mut command = budget_tee(&["-q"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"{\"type\":\"assistant\",\"message\":{\"content\":\"").expect("written");
+    for _ in 0..64 {
+        stdin.write_all(&[b'x'; 1 << 20]).expect("written");
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("there");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("told");
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(peak < 16 * 1024, "{peak} KiB");
+    drop(stdin);
+    child.wait().expect("ends");
+}
