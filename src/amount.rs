@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A budget's unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +64,33 @@ impl FromStr for Amount {
         Ok(Amount { unit, value })
     }
 }
+
+/// A duration given on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    /// Parses a DURATION such as `90s`, `1.5m`, `5h` or `7d`; a bare number is of seconds.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+        let (number, suffix) = text.split_at(split);
+        let seconds = match suffix {
+            "" | "s" => 1,
+            "m" => 60,
+            "h" => 60 * 60,
+            "d" => 24 * 60 * 60,
+            _ => return Err(WANTED_SPAN.to_owned()),
+        };
+        let millis = decimal(number, 3).map_err(|_| WANTED_SPAN.to_owned())?;
+        let millis = millis.checked_mul(seconds).ok_or_else(|| "too long".to_owned())?;
+        Ok(Span(Duration::from_millis(millis)))
+    }
+}
+
+/// The form that every refusal of a duration names.
+const WANTED_SPAN: &str = "want a duration such as 10s, 0.5s, 30m, 5h, 7d";
 
 enum Wrong {
     Form,
@@ -179,6 +207,24 @@ mod tests {
             "5usdk",
         ] {
             assert!(text.parse::<Amount>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [
+            ("0", 0),
+            ("10", 10_000),
+            ("90s", 90_000),
+            ("0.25s", 250),
+            ("1.5m", 90_000),
+            ("5h", 18_000_000),
+            ("7d", 604_800_000),
+        ] {
+            assert_eq!(text.parse(), Ok(Span(Duration::from_millis(millis))), "{text}");
+        }
+        for text in ["", "s", "-1", "10x", "1.2345s", "1e3", "99999999999999999d", "5 s"] {
+            assert!(text.parse::<Span>().is_err(), "{text:?}");
         }
     }
 

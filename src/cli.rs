@@ -6,40 +6,49 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use rustix::process::Signal;
 
-use crate::amount::{Amount, Unit};
+use crate::amount::{Amount, Span, Unit};
 use crate::budget::{Budget, Budgets, Mode};
 use crate::exit::Exit;
 use crate::report::clean;
 use crate::run::Run;
 use crate::screen::Screen;
+use crate::signals;
 use crate::tokens::Classes;
 use crate::watch::reason;
+use crate::wrap::Manners;
 
 const USAGE: &str = "\
-    claude -p PROMPT --output-format stream-json --verbose | budget-tee [OPTIONS]";
+claude -p PROMPT --output-format stream-json --verbose | budget-tee [OPTIONS]
+  budget-tee [OPTIONS] [--] COMMAND [ARG]...";
 
 const ABOUT: &str = "\
-Counts the tokens of Claude Code's stream-JSON while it passes from stdin to
-stdout, shows the budgets on stderr, and in block mode stops at the limit.";
+Counts the tokens of Claude Code's stream-JSON while it passes from stdin, or
+from the command that it runs, to stdout; shows the budgets on stderr; and in
+block mode stops the stream or ends the command at the limit.";
 
 const EPILOG: &str = "\
-AMOUNT: 5000, 5_000, 5k, 1.5M, 2G tokens.
+AMOUNT: 5000, 5_000, 5k, 1.5M, 2G tokens. DURATION: 90s, 30m, 5h, 7d.
 
 Examples:
   claude -p \"/review src\" --output-format stream-json --verbose |
     budget-tee --limit 50k | jq -r 'select(.type==\"result\").result'
-  ... | budget-tee --limit 50k --mode block >run.jsonl || echo \"stopped: $?\"
-  ... | budget-tee -l 2M -b /review=50k -n /review --summary spend.json
+  budget-tee --limit 50k --mode block --summary spend.json -- \\
+    claude -p \"/review src\" --output-format stream-json --verbose >run.jsonl
+  ... | budget-tee -l 2M -b /review=50k -n /review >run.jsonl
 
-Exit codes: 0 all forwarded; 121 refused before the start; 122 stopped at a
-limit; 125 budget-tee failed; 141 the reader of stdout went away; 128+N ended
-by signal N. More in budget-tee(1).";
+Exit codes: the command's own, or 0 when all was forwarded; 121 refused before
+the start; 122 stopped at a limit; 125 budget-tee failed; 126 COMMAND cannot be
+run; 127 it was not found; 141 the reader of stdout went away; 128+N ended by
+signal N. More in budget-tee(1).
+";
 
 /// The options; each doc comment is the help of its option.
 #[derive(Debug, Parser)]
@@ -47,12 +56,11 @@ by signal N. More in budget-tee(1).";
     name = "budget-tee",
     version,
     about = ABOUT,
-    after_help = EPILOG,
     override_usage = USAGE,
     disable_help_flag = true,
     disable_version_flag = true,
     max_term_width = 80,
-    help_template = "{about}\n\nUsage:\n  {usage}\n\n{all-args}{after-help}"
+    help_template = format!("{{about}}\n\nUsage:\n  {{usage}}\n\n{{all-args}}\n\n{EPILOG}")
 )]
 pub struct Cli {
     /// Overall budget
@@ -89,6 +97,16 @@ pub struct Cli {
     #[arg(allow_hyphen_values = true, value_parser = with_form::<Percent>())]
     warn_at: Option<Percent>,
 
+    /// Sent first on a trip [default: TERM]
+    #[arg(short, long, value_name = "SIGNAL", help_heading = "Ending a command")]
+    #[arg(value_parser = with_form::<Named>())]
+    signal: Option<Named>,
+
+    /// KILL follows after this, 0 is never [default: 10s]
+    #[arg(short, long, value_name = "DURATION", help_heading = "Ending a command")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<Span>())]
+    kill_after: Option<Span>,
+
     /// Write the run's summary to FILE as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     summary: Option<PathBuf>,
@@ -109,6 +127,9 @@ pub struct Cli {
     /// Show the version
     #[arg(short = 'V', long, action = clap::ArgAction::Version, help_heading = "Output")]
     version: Option<bool>,
+
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
 }
 
 /// `NAME=AMOUNT`: the budget of one command. NAME goes up to the last `=`.
@@ -142,6 +163,19 @@ impl std::str::FromStr for Percent {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let share = if digits { text.parse().ok().filter(|share| *share <= 100) } else { None };
         share.map(Percent).ok_or_else(|| "want a whole number from 0 to 100".to_owned())
+    }
+}
+
+/// A signal given by name or number.
+#[derive(Clone, Copy, Debug)]
+struct Named(Signal);
+
+impl std::str::FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = signals::by_name(text)?;
+        Signal::from_named_raw(number).map(Named).ok_or_else(|| format!("signal {number} cannot be sent"))
     }
 }
 
@@ -229,7 +263,7 @@ impl Cli {
     pub fn run(&self) -> Result<Run, Early> {
         let name = match &self.name {
             Some(name) => Some(name.clone()),
-            None => env("BUDGET_TEE_NAME", |text| Ok(text.to_owned()))?,
+            None => env("BUDGET_TEE_NAME", |text| Ok(text.to_owned()))?.or_else(|| name_of(&self.command)),
         };
         let mode = match self.mode {
             Some(mode) => Some(mode),
@@ -237,6 +271,22 @@ impl Cli {
         };
         let budgets = self.budgets(name.as_deref())?;
         Ok(Run::new(name, mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets))
+    }
+
+    /// The command to wrap, with its arguments; empty for a filter.
+    #[must_use]
+    pub fn command(&self) -> &[OsString] {
+        &self.command
+    }
+
+    /// How a wrapped command is to be ended.
+    #[must_use]
+    pub fn manners(&self) -> Manners {
+        let grace = self.kill_after.map_or(Duration::from_secs(10), |span| span.0);
+        Manners {
+            signal: self.signal.map_or(Signal::TERM, |named| named.0),
+            grace: Some(grace).filter(|grace| !grace.is_zero()),
+        }
     }
 
     /// The use that this run is expected to have, in tokens.
@@ -300,6 +350,23 @@ impl Cli {
     }
 }
 
+/// The name that a command is charged to: the first slash command among the argument of `-p`, the
+/// last argument and the others in order; otherwise the file name of the command itself.
+fn name_of(command: &[OsString]) -> Option<String> {
+    let (program, args) = command.split_first()?;
+    let prompt = args.iter().position(|arg| arg == "-p" || arg == "--print").and_then(|at| args.get(at + 1));
+    let slash = prompt.into_iter().chain(args.last()).chain(args).find_map(|arg| slash_command(arg.to_str()?));
+    let file = || Path::new(program).file_name().map(|name| name.to_string_lossy().into_owned());
+    slash.map(str::to_owned).or_else(file)
+}
+
+/// The first word of a text, where it looks like `/name` or `/ns:name`.
+fn slash_command(text: &str) -> Option<&str> {
+    let word = text.split_ascii_whitespace().next()?;
+    let name = word.strip_prefix('/')?;
+    (name.starts_with(|c: char| c.is_alphabetic()) && !name.contains('/')).then_some(word)
+}
+
 /// What to say of a file that cannot be written.
 #[must_use]
 pub fn cannot_write(path: &OsStr, error: std::io::Error) -> String {
@@ -340,6 +407,35 @@ fn locale_is_utf8() -> bool {
 
 /// The option table, for the tests that hold help, manual and README to it.
 #[must_use]
-pub fn command() -> clap::Command {
-    Cli::command()
+pub fn table() -> clap::Command {
+    <Cli as CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(words: &[&str]) -> Option<String> {
+        name_of(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_wrapped_command_is_charged_to_its_slash_command() {
+        for (words, want) in [
+            (&["claude", "-p", "/review src/main.rs", "--verbose"][..], "/review"),
+            (&["claude", "--verbose", "--print", "/ns:fix", "/other"], "/ns:fix"),
+            (&["claude", "--verbose", "/last one"], "/last"),
+            (&["claude", "/first", "-p", "no slash", "plain"], "/first"),
+            (&["claude", "-p", "  /spaces before"], "/spaces"),
+            (&["claude", "-p", "look at /usr/bin"], "claude"),
+            (&["claude", "-p", "/usr/bin is a path"], "claude"),
+            (&["claude", "-p", "/1st"], "claude"),
+            (&["claude", "-p", "/"], "claude"),
+            (&["claude", "-p"], "claude"),
+            (&["/opt/bin/agent"], "agent"),
+        ] {
+            assert_eq!(name(words).as_deref(), Some(want), "{words:?}");
+        }
+        assert_eq!(name(&[]), None);
+    }
 }

@@ -4,11 +4,12 @@
 //!
 //! ```text
 //! bytes ─> scan ─> usage ─> meter ─> budget ─> run ─> report ─> screen, exit
-//!   └────> relay: forwarded unchanged            └──── watch: signals, timers
+//!   └────> relay: forwarded unchanged            └──── watch, wrap: signals, timers, child
 //! ```
 
 pub mod amount;
 pub mod budget;
+pub mod child;
 pub mod cli;
 pub mod exit;
 pub mod meter;
@@ -21,3 +22,4 @@ pub mod signals;
 pub mod tokens;
 pub mod usage;
 pub mod watch;
+pub mod wrap;

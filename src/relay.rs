@@ -3,8 +3,10 @@
 //! What a read gave is scanned and written before the next read, partial lines too. It may block
 //! on either side for ever; whoever watches ends the process regardless.
 
+use std::io::{self, PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
@@ -12,8 +14,12 @@ use rustix::io::{Errno, read, write};
 use crate::run::Run;
 use crate::screen::Screen;
 
-/// What one read takes at most.
+/// What one read takes at most, in bytes.
 const BUFFER: usize = 256 * 1024;
+
+/// What is still read once it is enough, in bytes: as much as a pipe may hold. A writer that never
+/// pauses could go on for ever otherwise.
+const LEFT_OVER: usize = 1024 * 1024;
 
 /// Why the relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,65 +36,131 @@ pub enum End {
     Unwritable(Errno),
 }
 
-/// Forwards `input` to `output` and feeds `run` with it, until either ends.
-///
-/// `ring` is called when a total has changed, there is something to say, or bars made way. `terminal` is the
-/// screen, where the output goes to the same terminal and its bars have to make way.
-pub fn relay(
-    input: impl AsFd,
-    output: impl AsFd,
-    run: &Mutex<Run>,
-    terminal: Option<&Mutex<Screen>>,
-    ring: impl Fn(),
-) -> End {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let bytes = match read_some(&input, &mut buffer) {
-            Ok(0) => {
-                let fed = lock(run).finish();
-                return if fed.tripped { End::Trip } else { End::Stream };
-            }
-            Ok(count) => &buffer[..count],
-            Err(error) => return End::Unreadable(error),
-        };
-        let fed = lock(run).feed(bytes);
-        if let Err(error) = forward(&output, &bytes[..fed.taken], terminal) {
-            return if error == Errno::PIPE { End::ReaderGone } else { End::Unwritable(error) };
-        }
-        if fed.tripped {
-            return End::Trip;
-        }
-        if fed.news || terminal.is_some() {
-            ring();
+/// Tells the relay that enough was waited for: it forwards what there is, and ends.
+#[derive(Debug)]
+pub struct Enough {
+    said: AtomicBool,
+    reader: PipeReader,
+    writer: PipeWriter,
+}
+
+impl Enough {
+    /// Not yet.
+    ///
+    /// # Errors
+    /// Where a pipe cannot be had.
+    pub fn new() -> io::Result<Self> {
+        let (reader, writer) = pipe()?;
+        Ok(Enough { said: AtomicBool::new(false), reader, writer })
+    }
+
+    /// It is enough now.
+    pub fn say(&self) {
+        if !self.said.swap(true, Ordering::SeqCst) {
+            let _ = (&self.writer).write(&[1]);
         }
     }
 }
 
-fn forward(output: impl AsFd, bytes: &[u8], terminal: Option<&Mutex<Screen>>) -> Result<(), Errno> {
-    let Some(screen) = terminal else { return write_all(output, bytes) };
-    let mut screen = lock(screen);
-    screen.make_way();
-    write_all(output, bytes)?;
-    if let Some(&last) = bytes.last() {
-        screen.passed(last);
+/// Forwards a stream and feeds a run with it.
+pub struct Relay<'a, Ring: Fn()> {
+    /// What is fed.
+    pub run: &'a Mutex<Run>,
+    /// The screen, where the output goes to the same terminal and its bars have to make way.
+    pub terminal: Option<&'a Mutex<Screen>>,
+    /// Called when a total has changed, there is something to say, or bars made way.
+    pub ring: Ring,
+    /// Whether the relay itself ends behind the line that trips.
+    pub ends_at_trip: bool,
+    /// Where it learns not to wait for more.
+    pub enough: &'a Enough,
+}
+
+impl<Ring: Fn()> Relay<'_, Ring> {
+    /// Forwards `input` to `output` until either ends.
+    pub fn relay(&self, input: impl AsFd, output: impl AsFd) -> End {
+        let mut buffer = vec![0; BUFFER];
+        let mut left_over = LEFT_OVER;
+        loop {
+            if self.enough.said.load(Ordering::SeqCst) {
+                let until = buffer.len().min(left_over);
+                buffer.truncate(until);
+            }
+            let bytes = match self.read_some(&input, &mut buffer) {
+                Ok(0) => {
+                    let fed = lock(self.run).finish();
+                    return if fed.tripped && self.ends_at_trip { End::Trip } else { End::Stream };
+                }
+                Ok(count) => &buffer[..count],
+                Err(error) => return End::Unreadable(error),
+            };
+            if self.enough.said.load(Ordering::SeqCst) {
+                left_over = left_over.saturating_sub(bytes.len());
+            }
+            if let Some(end) = self.pass(bytes, &output) {
+                return end;
+            }
+        }
     }
-    Ok(())
+
+    /// Takes in and writes what a read gave; returns how the relay ends, if it does.
+    fn pass(&self, mut bytes: &[u8], output: impl AsFd) -> Option<End> {
+        while !bytes.is_empty() {
+            let fed = lock(self.run).feed(bytes);
+            // Whoever is to be stopped must be stopped even if the output blocks now.
+            if fed.news {
+                (self.ring)();
+            }
+            let (taken, rest) = bytes.split_at(fed.taken);
+            match self.forward(taken, &output) {
+                Ok(()) => {}
+                Err(Errno::PIPE) => return Some(End::ReaderGone),
+                Err(error) => return Some(End::Unwritable(error)),
+            }
+            if fed.tripped && self.ends_at_trip {
+                return Some(End::Trip);
+            }
+            bytes = rest;
+        }
+        None
+    }
+
+    fn forward(&self, bytes: &[u8], output: impl AsFd) -> Result<(), Errno> {
+        let Some(screen) = self.terminal else { return write_all(output, bytes) };
+        let mut screen = lock(screen);
+        screen.make_way();
+        write_all(output, bytes)?;
+        if let Some(&last) = bytes.last() {
+            screen.passed(last);
+        }
+        drop(screen);
+        (self.ring)();
+        Ok(())
+    }
+
+    /// One read, however often it is interrupted. Waits where the descriptor does not, until it is
+    /// enough.
+    fn read_some(&self, input: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+        loop {
+            match read(&input, &mut *buffer) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let enough = &self.enough.reader;
+                    let mut fds = [PollFd::new(&input, PollFlags::IN), PollFd::new(enough, PollFlags::IN)];
+                    wait(&mut fds)?;
+                    if fds[0].revents().is_empty() && !fds[1].revents().is_empty() {
+                        return Ok(0);
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
 }
 
 /// Locks what the relay and the watch share. A holder that panicked left it usable.
-pub fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// One read, however often it is interrupted; waits where the descriptor does not.
-fn read_some(input: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
-    loop {
-        match read(&input, &mut *buffer) {
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => wait(&input, PollFlags::IN)?,
-            result => return result,
-        }
-    }
 }
 
 /// Writes all of `bytes`, in as many writes as it takes; waits where the descriptor does not.
@@ -97,15 +169,15 @@ fn write_all(output: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
         match write(&output, bytes) {
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => wait(&output, PollFlags::OUT)?,
+            Err(Errno::AGAIN) => wait(&mut [PollFd::new(&output, PollFlags::OUT)])?,
             Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-fn wait(fd: impl AsFd, what: PollFlags) -> Result<(), Errno> {
-    match poll(&mut [PollFd::new(&fd, what)], None) {
+fn wait(fds: &mut [PollFd<'_>]) -> Result<(), Errno> {
+    match poll(fds, None) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error),
     }

@@ -65,9 +65,12 @@ impl Outcome {
         match exit {
             Exit::Tripped => Outcome::Stopped,
             Exit::Refused => Outcome::Refused,
-            Exit::Done if run.budgets.exceeded().is_some() => Outcome::Exceeded,
-            Exit::Done => Outcome::Completed,
-            Exit::Failed | Exit::ReaderGone | Exit::Signal(_) => Outcome::Interrupted,
+            Exit::Child(126 | 127) if !run.meter.usage_seen() => Outcome::Interrupted,
+            Exit::Done | Exit::Child(_) if run.budgets.exceeded().is_some() => Outcome::Exceeded,
+            Exit::Done | Exit::Child(_) => Outcome::Completed,
+            Exit::Failed | Exit::CannotRun | Exit::NotFound | Exit::ReaderGone | Exit::Signal(_) => {
+                Outcome::Interrupted
+            }
         }
     }
 }
@@ -157,6 +160,9 @@ fn bar(run: &Run, budget: &Budget, names: usize, style: Style) -> String {
     format!("{name}{:pad$} [{begin}{}{end}{}]{begin}{figures}{end}", "", on.repeat(full), off.repeat(cells - full))
 }
 
+/// What to say where a stream has ended and no usage was in it.
+pub const NO_USAGE: &str = "no usage in the stream; run claude with --output-format stream-json --verbose";
+
 /// What a notice says, without the program's name before it.
 #[must_use]
 pub fn notice(notice: &Notice, mode: Mode) -> String {
@@ -205,7 +211,6 @@ pub fn notice(notice: &Notice, mode: Mode) -> String {
             tokens.cache_write,
             tokens.cache_read
         ),
-        Notice::NoUsage => "no usage in the stream; run claude with --output-format stream-json --verbose".to_owned(),
     }
 }
 

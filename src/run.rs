@@ -19,8 +19,6 @@ pub enum Notice {
     Unfit(Budget, u64),
     /// What the meter found out about the stream.
     Finding(Finding),
-    /// The stream has ended and no usage was in it.
-    NoUsage,
 }
 
 /// The state of a run.
@@ -42,6 +40,7 @@ pub struct Run {
     pub bytes: u64,
     scanner: Scanner,
     notices: Vec<Notice>,
+    tripped: bool,
 }
 
 /// What came of a part of the stream.
@@ -86,10 +85,6 @@ impl Run {
             let changed = record(&mut self.meter, &scanned);
             self.judge(changed, &mut fed);
         }
-        if !self.meter.usage_seen() {
-            self.say(Notice::NoUsage);
-            fed.news = true;
-        }
         fed
     }
 
@@ -104,6 +99,12 @@ impl Run {
     /// What is to be said since the last call.
     pub fn notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
+    }
+
+    /// Block mode: whether a budget has been exceeded.
+    #[must_use]
+    pub fn tripped(&self) -> bool {
+        self.tripped
     }
 
     /// Tokens that count towards the budgets.
@@ -123,6 +124,7 @@ impl Run {
         }
         for (cause, budget) in self.budgets.charge(Used { tokens: self.counted() }) {
             fed.tripped |= cause == Cause::Exceeded && self.mode == Mode::Block;
+            self.tripped |= fed.tripped;
             self.say(Notice::Budget(cause, budget));
         }
     }

@@ -4,34 +4,67 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
+use signal_hook::low_level::signal_name;
 
 /// The signals that have arrived.
 #[derive(Debug)]
 pub struct Signals(SignalDelivery<UnixStream, SignalOnly>);
 
-/// Those that end a filter, and the one that tells of a new width.
-const CAUGHT: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGWINCH];
+/// Those that end a filter.
+pub const FILTER: &[i32] = &[SIGINT, SIGTERM, SIGHUP];
+
+/// Those that are passed on to a wrapped command or tell of it.
+pub const WRAP: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCHLD];
+
+/// Those that tell that the bars may have to be drawn again.
+const REDRAW: &[i32] = &[SIGWINCH, SIGCONT];
 
 impl Signals {
-    /// Catches the signals that end a filter. One that is ignored (`nohup`, a shell's background
-    /// job) stays ignored.
+    /// Catches `signals`. One that is ignored (`nohup`, a shell's background job) stays ignored.
     ///
     /// # Errors
     /// Where the socket pair or a handler cannot be had.
-    pub fn catch() -> io::Result<Self> {
+    pub fn catch(signals: &[i32]) -> io::Result<Self> {
         let ignored = ignored();
-        let caught = CAUGHT.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+        let caught = signals.iter().chain(REDRAW).filter(|signal| ignored >> (**signal - 1) & 1 == 0);
         let (read, write) = UnixStream::pair()?;
         SignalDelivery::with_pipe(read, write, SignalOnly, caught.collect::<Vec<_>>()).map(Signals)
+    }
+
+    /// Catches one more, unless it is ignored.
+    ///
+    /// # Errors
+    /// Where the handler cannot be had.
+    pub fn also(&self, signal: i32) -> io::Result<()> {
+        if ignored() >> (signal - 1) & 1 == 0 { self.0.handle().add_signal(signal) } else { Ok(()) }
     }
 
     /// Those that arrived since the last call.
     pub fn arrived(&mut self) -> impl Iterator<Item = i32> {
         self.0.pending()
     }
+}
+
+/// Whether a signal only tells that the bars may have to be drawn again.
+#[must_use]
+pub fn is_redraw(signal: i32) -> bool {
+    REDRAW.contains(&signal)
+}
+
+/// A signal by its number or its name, with or without `SIG`, in either case.
+///
+/// # Errors
+/// Where there is no such signal; the text says what is wanted.
+pub fn by_name(text: &str) -> Result<i32, String> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let named = |number: &i32| signal_name(*number).is_some_and(|known| known.strip_prefix("SIG") == Some(name));
+    let number = text.parse().ok();
+    let known = (1..32).find(|candidate| number == Some(*candidate) || named(candidate));
+    known.ok_or_else(|| "want a signal such as TERM, INT or 15".to_owned())
 }
 
 impl AsFd for Signals {

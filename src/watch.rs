@@ -1,26 +1,25 @@
 //! The watch: starts the relay, waits for signals and news, and has the screen drawn.
 //!
-//! One poll waits for everything. The relay never waits for the watch, and the watch ends the
-//! process while the relay is blocked.
+//! One poll waits for everything. The relay never waits for the watch, and whoever holds the watch
+//! can end the process while the relay is blocked.
 
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::os::fd::AsFd;
+use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stdout, stdin, stdout};
-use signal_hook::consts::SIGWINCH;
 
 use crate::exit::Exit;
-use crate::relay::{End, lock, relay};
+use crate::relay::{End, Enough, Relay, lock};
 use crate::report::{self, Frame};
 use crate::run::Run;
 use crate::screen::Screen;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 
 /// Bars are redrawn at most this often.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -34,7 +33,149 @@ pub struct Shared {
     pub screen: Arc<Mutex<Screen>>,
 }
 
-/// Wakes the watch; one byte waits in the pipe at most.
+/// Forwards stdin to stdout until the stream ends, a budget trips, or a signal comes.
+///
+/// # Errors
+/// Where the pipes, signal handlers or thread that this takes cannot be had.
+pub fn filter(shared: &Shared) -> io::Result<Exit> {
+    let signals = Signals::catch(signals::FILTER)?;
+    let mut watch = Watch::start(shared.clone(), signals, stdin(), true)?;
+    loop {
+        let news = watch.wait(None, false)?;
+        if let Some(end) = news.end {
+            return Ok(match end {
+                End::Stream => Exit::Done,
+                End::Trip => Exit::Tripped,
+                End::ReaderGone => Exit::ReaderGone,
+                End::Unreadable(_) | End::Unwritable(_) => Exit::Failed,
+            });
+        }
+        if let Some(&signal) = news.signals.first() {
+            return Ok(Exit::Signal(signal));
+        }
+    }
+}
+
+/// What a wait came to.
+#[derive(Debug, Default)]
+pub struct News {
+    /// The relay has ended.
+    pub end: Option<End>,
+    /// Signals that arrived, other than those that only tell of a redraw.
+    pub signals: Vec<i32>,
+    /// Nobody can read stdout any more.
+    pub reader_gone: bool,
+}
+
+/// The relay at work, and everything that is waited for.
+#[derive(Debug)]
+pub struct Watch {
+    shared: Shared,
+    signals: Signals,
+    bell: PipeReader,
+    rung: Arc<AtomicBool>,
+    relay: Option<JoinHandle<End>>,
+    enough: Arc<Enough>,
+    redraw: Redraw,
+}
+
+impl Watch {
+    /// Starts the relay from `input` to stdout; see [`Relay::ends_at_trip`].
+    ///
+    /// # Errors
+    /// Where the pipes or the thread that this takes cannot be had.
+    pub fn start(
+        shared: Shared,
+        signals: Signals,
+        input: impl AsFd + Send + 'static,
+        ends_at_trip: bool,
+    ) -> io::Result<Self> {
+        let (bell, bell_writer) = pipe()?;
+        let rung = Arc::new(AtomicBool::new(false));
+        let enough = Arc::new(Enough::new()?);
+        let bell_end = Bell { pipe: bell_writer, rung: Arc::clone(&rung) };
+        let (shared_too, enough_too) = (shared.clone(), Arc::clone(&enough));
+        let relay = std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
+            let shares = lock(&shared_too.screen).shares_stdout();
+            let relay = Relay {
+                run: &shared_too.run,
+                terminal: shares.then_some(&*shared_too.screen),
+                ring: || bell_end.ring(),
+                ends_at_trip,
+                enough: &enough_too,
+            };
+            let end = relay.relay(&input, stdout());
+            // The next in the pipe sees the end of the stream now, not after the report; and a
+            // child that writes on learns that nobody reads.
+            if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
+                let _ = dup2_stdout(null);
+            }
+            end
+        })?;
+        Ok(Watch { shared, signals, bell, rung, relay: Some(relay), enough, redraw: Redraw::default() })
+    }
+
+    /// The signals that are caught.
+    #[must_use]
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// Tells the relay to forward what there is and to wait for nothing more.
+    pub fn enough(&self) {
+        self.enough.say();
+    }
+
+    /// Waits for news, at most for `time`; meanwhile the bars are drawn. Whether stdout still has
+    /// a reader is looked at where `stdout_too` says so.
+    ///
+    /// # Errors
+    /// Where poll fails.
+    pub fn wait(&mut self, time: Option<Duration>, stdout_too: bool) -> io::Result<News> {
+        let time = match (time, self.redraw.wait()) {
+            (Some(time), Some(redraw)) => Some(time.min(redraw)),
+            (time, redraw) => time.or(redraw),
+        };
+        // The bell of a relay that has ended rings for ever; stdout is not its own any more.
+        let listening = self.relay.is_some();
+        let [bell, called, reader_gone] = {
+            let bell = if listening { self.bell.as_fd() } else { self.signals.as_fd() };
+            let out: BorrowedFd<'_> = if stdout_too && listening { stdout() } else { bell };
+            ready([(bell, PollFlags::IN), (self.signals.as_fd(), PollFlags::IN), (out, PollFlags::empty())], time)?
+        };
+        let mut news = News { reader_gone: reader_gone && stdout_too && listening, ..News::default() };
+        if bell && listening {
+            // The bell is made ready before the run is looked at, so that no news is missed.
+            self.rung.store(false, Ordering::SeqCst);
+            self.redraw.wanted = true;
+            if matches!(self.bell.read(&mut [0]), Ok(0)) {
+                news.end = self.relay.take().map(|relay| self.ended(relay));
+            }
+        }
+        if called {
+            let (redraw, others) = self.signals.arrived().partition(|signal| signals::is_redraw(*signal));
+            news.signals = others;
+            self.redraw.wanted |= !Vec::is_empty(&redraw);
+        }
+        if self.redraw.is_due() && draw(&self.shared) {
+            self.redraw = Redraw { wanted: false, last: Some(Instant::now()) };
+        }
+        Ok(news)
+    }
+
+    /// How the relay ended; where it failed, that is said.
+    fn ended(&self, relay: JoinHandle<End>) -> End {
+        let end = relay.join().unwrap_or(End::Unreadable(Errno::IO));
+        match end {
+            End::Unreadable(error) => self.shared.say(&format!("cannot read stdin: {}", reason(error))),
+            End::Unwritable(error) => self.shared.say(&format!("cannot write to stdout: {}", reason(error))),
+            _ => {}
+        }
+        end
+    }
+}
+
+/// Wakes the watch; one byte waits in the pipe at most. The pipe's end tells the relay's.
 struct Bell {
     pipe: PipeWriter,
     rung: Arc<AtomicBool>,
@@ -48,42 +189,8 @@ impl Bell {
     }
 }
 
-/// Forwards stdin to stdout until the stream ends, a budget trips, or a signal comes.
-///
-/// # Errors
-/// Where the pipes, signal handlers or thread that this takes cannot be had.
-pub fn filter(shared: &Shared) -> std::io::Result<Exit> {
-    let mut signals = Signals::catch()?;
-    let (mut bell_end, bell) = pipe()?;
-    let rung = Arc::new(AtomicBool::new(false));
-    let relay = start_relay(shared.clone(), Bell { pipe: bell, rung: Arc::clone(&rung) })?;
-    let mut redraw = Redraw::default();
-    loop {
-        let (called, arrived) = wait(&signals, &bell_end, redraw.wait())?;
-        if called {
-            // The bell is made ready before the run is looked at, so that no news is missed.
-            rung.store(false, Ordering::SeqCst);
-            if matches!(bell_end.read(&mut [0]), Ok(0)) {
-                return Ok(ended(shared, relay));
-            }
-            redraw.wanted = true;
-        }
-        if arrived {
-            for signal in signals.arrived() {
-                if signal != SIGWINCH {
-                    return Ok(Exit::Signal(signal));
-                }
-                redraw.wanted = true;
-            }
-        }
-        if redraw.is_due() && draw(shared) {
-            redraw = Redraw { wanted: false, last: Some(Instant::now()) };
-        }
-    }
-}
-
 /// When the bars are to be drawn again.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Redraw {
     wanted: bool,
     last: Option<Instant>,
@@ -101,65 +208,46 @@ impl Redraw {
     }
 }
 
-fn start_relay(shared: Shared, bell: Bell) -> std::io::Result<JoinHandle<End>> {
-    std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
-        let shares = lock(&shared.screen).shares_stdout();
-        let terminal = shares.then_some(&*shared.screen);
-        let end = relay(stdin(), stdout(), &shared.run, terminal, || bell.ring());
-        // The next in the pipe sees the end of the stream now, not after the report.
-        if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
-            let _ = dup2_stdout(null);
-        }
-        end
-    })
-}
-
-/// Waits for the bell and for signals; says which of them there is.
-fn wait(signals: &Signals, bell: &PipeReader, time: Option<Duration>) -> std::io::Result<(bool, bool)> {
-    let bell_fd = bell.as_fd();
-    let signals_fd = signals.as_fd();
-    let mut fds = [PollFd::new(&bell_fd, PollFlags::IN), PollFd::new(&signals_fd, PollFlags::IN)];
+/// Which of these descriptors have something to tell, after at most `time`. What poll tells unasked
+/// counts: an end, an error.
+fn ready(fds: [(BorrowedFd<'_>, PollFlags); 3], time: Option<Duration>) -> io::Result<[bool; 3]> {
+    let mut polled = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
     let timeout = time.and_then(|time| Timespec::try_from(time).ok());
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty())),
+    match poll(&mut polled, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(polled.map(|fd| !fd.revents().is_empty())),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// The exit that the relay's end comes to.
-fn ended(shared: &Shared, relay: JoinHandle<End>) -> Exit {
-    let say = |text: &str| lock(&shared.screen).say(text);
-    match relay.join() {
-        Ok(End::Stream) => Exit::Done,
-        Ok(End::Trip) => Exit::Tripped,
-        Ok(End::ReaderGone) => Exit::ReaderGone,
-        Ok(End::Unreadable(error)) => {
-            say(&format!("cannot read stdin: {}", reason(error)));
-            Exit::Failed
-        }
-        Ok(End::Unwritable(error)) => {
-            say(&format!("cannot write to stdout: {}", reason(error)));
-            Exit::Failed
-        }
-        Err(_) => Exit::Failed,
     }
 }
 
 /// The system's words for an error, without the number.
 #[must_use]
-pub fn reason(error: impl Into<std::io::Error>) -> String {
+pub fn reason(error: impl Into<io::Error>) -> String {
     let text = error.into().to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// Says what is to be said and shows how the budgets stand. Returns whether the screen was free:
-/// the relay holds it while it writes to the same terminal.
+impl Shared {
+    /// Says a line on stderr.
+    pub fn say(&self, text: &str) {
+        if let Some(mut screen) = self.free_screen() {
+            screen.say(text);
+        }
+    }
+
+    /// The screen, unless the relay holds it: it does while it writes to the same terminal, which
+    /// may have stopped taking text.
+    fn free_screen(&self) -> Option<MutexGuard<'_, Screen>> {
+        match self.screen.try_lock() {
+            Ok(screen) => Some(screen),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// Says what is to be said and shows how the budgets stand. Returns whether the screen was free.
 fn draw(shared: &Shared) -> bool {
-    let mut screen = match shared.screen.try_lock() {
-        Ok(screen) => screen,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => return false,
-    };
+    let Some(mut screen) = shared.free_screen() else { return false };
     let mut run = lock(&shared.run);
     let notices = run.notices();
     let frame = if screen.is_quiet() { Frame::default() } else { report::frame(&run, screen.style()) };
@@ -174,20 +262,16 @@ fn draw(shared: &Shared) -> bool {
 
 /// The last words: what is still to be said, and the report.
 pub fn finish(shared: &Shared, exit: Exit) {
-    let mut screen = match shared.screen.try_lock() {
-        Ok(screen) => screen,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        // The terminal has stopped taking text.
-        Err(TryLockError::WouldBlock) => return,
-    };
+    let Some(mut screen) = shared.free_screen() else { return };
     let mut run = lock(&shared.run);
     for notice in run.notices() {
         screen.say(&report::notice(&notice, run.mode));
     }
-    if exit == Exit::ReaderGone || screen.is_quiet() {
-        screen.finish("");
-    } else {
-        let report = report::report(&run, exit, screen.style());
-        screen.finish(&report);
+    if matches!(exit, Exit::Done | Exit::Child(0)) && !run.meter.usage_seen() {
+        screen.say(report::NO_USAGE);
     }
+    let nothing_ran = matches!(exit, Exit::CannotRun | Exit::NotFound | Exit::Child(126 | 127)) && run.lines == 0;
+    let quiet = exit == Exit::ReaderGone || nothing_ran || screen.is_quiet();
+    let report = if quiet { String::new() } else { report::report(&run, exit, screen.style()) };
+    screen.finish(&report);
 }

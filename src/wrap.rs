@@ -1,0 +1,229 @@
+//! A wrapped command, from its start to its end: when it is signalled, with what, and when
+//! budget-tee stops waiting for it.
+//!
+//! [`Ending`] is the plan and knows no process; [`wrap`] carries it out.
+
+use std::ffi::OsString;
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP};
+
+use crate::child::Child;
+use crate::exit::Exit;
+use crate::relay::{End, lock};
+use crate::signals::{self, Signals};
+use crate::watch::{Shared, Watch};
+
+/// How long the pipe of a child that has ended may stay open, held by something it left behind,
+/// before budget-tee forwards what is in it and ends.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long the processes may take to go once they were killed, and the output to take what is
+/// left.
+const LAST: Duration = Duration::from_millis(500);
+
+/// How a command is to be ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    /// What is sent first.
+    pub signal: Signal,
+    /// How long each next step waits for the one before; `None` never takes one.
+    pub grace: Option<Duration>,
+}
+
+/// Why the command is being ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Trip,
+    ReaderGone,
+    Unwritable,
+    /// budget-tee was told to end.
+    Told,
+}
+
+/// An end under way: what was sent last, and when that has had its time.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    cause: Cause,
+    sent: Signal,
+    due: Option<Instant>,
+}
+
+impl Ending {
+    /// `sent` has just been sent.
+    fn new(cause: Cause, sent: Signal, grace: Option<Duration>, now: Instant) -> Self {
+        let wait = if sent == Signal::KILL { Some(LAST) } else { grace };
+        Ending { cause, sent, due: wait.map(|wait| now + wait) }
+    }
+
+    /// What follows what was sent; nothing follows KILL.
+    fn next(self) -> Option<Signal> {
+        match self.sent {
+            Signal::KILL => None,
+            Signal::TERM => Some(Signal::KILL),
+            _ => Some(Signal::TERM),
+        }
+    }
+}
+
+/// Runs `command` until it has ended, and ends it where a budget trips, where nobody reads its
+/// output any more, or where budget-tee itself is told to end.
+///
+/// # Errors
+/// Where the command cannot be started, or what it takes to watch it cannot be had.
+pub fn wrap(shared: &Shared, command: &[OsString], manners: Manners) -> io::Result<Exit> {
+    // Before the start, so that no signal and no end is missed.
+    let signals = Signals::catch(signals::WRAP)?;
+    let (child, output) = Child::start(command)?;
+    if !child.shares_group() {
+        signals.also(SIGTSTP)?;
+    }
+    let watch = Watch::start(shared.clone(), signals, output, false)?;
+    Wrap { shared, watch, child, manners, ending: None, end: None, drain: Drain::Not, told: None }.run()
+}
+
+struct Wrap<'a> {
+    shared: &'a Shared,
+    watch: Watch,
+    child: Child,
+    manners: Manners,
+    ending: Option<Ending>,
+    /// How the relay ended.
+    end: Option<End>,
+    drain: Drain,
+    /// A signal that ends budget-tee itself: the command has ended before.
+    told: Option<i32>,
+}
+
+/// The time that the pipe of a command that has ended is given.
+#[derive(Clone, Copy, Debug)]
+enum Drain {
+    Not,
+    Until(Instant),
+    /// Only what is in the pipe is still written, however long stdout takes for that.
+    Over,
+}
+
+impl Wrap<'_> {
+    fn run(mut self) -> io::Result<Exit> {
+        loop {
+            let drain = match self.drain {
+                Drain::Until(due) => Some(due),
+                Drain::Not | Drain::Over => None,
+            };
+            let due = self.ending.and_then(|ending| ending.due).into_iter().chain(drain).min();
+            let time = due.map(|due| due.saturating_duration_since(Instant::now()));
+            let news = self.watch.wait(time, true)?;
+            for signal in news.signals {
+                self.signalled(signal);
+            }
+            if lock(&self.shared.run).tripped() {
+                self.end_for(Cause::Trip);
+            }
+            match news.end {
+                Some(End::Unwritable(_) | End::Unreadable(_)) => self.end_for(Cause::Unwritable),
+                Some(End::ReaderGone) => self.end_for(Cause::ReaderGone),
+                _ if news.reader_gone => self.end_for(Cause::ReaderGone),
+                _ => {}
+            }
+            self.end = news.end.or(self.end);
+            if let Some(exit) = self.step(Instant::now()) {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// A signal came to budget-tee: it reaches the child once, unless the terminal has already
+    /// sent it to the whole process group.
+    fn signalled(&mut self, signal: i32) {
+        match signal {
+            SIGCHLD => self.child.reap(),
+            SIGTSTP => {
+                self.child.signal(Signal::TSTP);
+                let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
+                self.child.signal(Signal::CONT);
+            }
+            SIGINT | SIGQUIT | SIGHUP | SIGTERM if self.child.status().is_some() => self.told = Some(signal),
+            SIGTERM if self.ending.is_some() => self.send(Signal::KILL),
+            SIGINT | SIGQUIT | SIGHUP if self.child.shares_group() => {}
+            _ => {
+                let Some(named) = Signal::from_named_raw(signal) else { return };
+                self.child.signal(named);
+                if signal == SIGTERM {
+                    self.ending = Some(Ending::new(Cause::Told, named, self.manners.grace, Instant::now()));
+                }
+            }
+        }
+    }
+
+    /// Begins to end the command, unless that has begun.
+    fn end_for(&mut self, cause: Cause) {
+        if self.ending.is_none() {
+            self.child.signal_tree(self.manners.signal);
+            self.ending = Some(Ending::new(cause, self.manners.signal, self.manners.grace, Instant::now()));
+        }
+    }
+
+    /// Sends a further signal to all of it, and says so.
+    fn send(&mut self, signal: Signal) {
+        let Some(ending) = self.ending else { return };
+        let count = self.child.signal_tree(signal);
+        self.ending = Some(Ending::new(ending.cause, signal, self.manners.grace, Instant::now()));
+        if count > 0 && ending.cause != Cause::ReaderGone {
+            let name = if signal == Signal::KILL { "KILL" } else { "TERM" };
+            let plural = if count == 1 { "" } else { "es" };
+            self.shared.say(&format!("the command has not ended; sent {name} to {count} process{plural} of it"));
+        }
+    }
+
+    /// Takes the step that is due; returns the exit where there is nothing left to wait for.
+    fn step(&mut self, now: Instant) -> Option<Exit> {
+        let forwarded = self.end.is_some();
+        // Who is only told to end passes that on, and leaves alone what the child leaves behind.
+        let gone = match self.ending {
+            Some(ending) if ending.cause != Cause::Told => self.child.is_alone(),
+            _ => self.child.status().is_some(),
+        };
+        if gone && (forwarded || self.told.is_some()) {
+            return Some(self.exit());
+        }
+        if self.ending.as_mut().and_then(|ending| ending.due.take_if(|due| *due <= now)).is_some() {
+            match self.ending.and_then(Ending::next) {
+                // Stdout has had its time too.
+                _ if gone => return Some(self.exit()),
+                Some(signal) => self.send(signal),
+                None => {
+                    self.shared.say("some processes of the command are still there");
+                    return Some(self.exit());
+                }
+            }
+        }
+        match self.drain {
+            Drain::Not if gone => self.drain = Drain::Until(now + DRAIN),
+            Drain::Until(due) if due <= now => {
+                self.watch.enough();
+                self.drain = Drain::Over;
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn exit(&self) -> Exit {
+        match self.ending.map(|ending| ending.cause) {
+            Some(Cause::Trip) => return Exit::Tripped,
+            Some(Cause::ReaderGone) => return Exit::ReaderGone,
+            Some(Cause::Unwritable) => return Exit::Failed,
+            Some(Cause::Told) | None => {}
+        }
+        let ended = self.child.status().map(|status| (status.exit_status(), status.terminating_signal()));
+        match (self.told, ended) {
+            (Some(signal), _) | (None, Some((_, Some(signal)))) => Exit::Signal(signal),
+            (None, Some((code, None))) => Exit::Child(code.unwrap_or_default()),
+            // It was killed, and not even that has ended it.
+            (None, None) => Exit::Signal(SIGKILL),
+        }
+    }
+}
