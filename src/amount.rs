@@ -125,6 +125,20 @@ fn digits(text: &str) -> Result<String, Wrong> {
     }
 }
 
+/// A number in full, its digits in groups: `5,863,140`.
+#[must_use]
+pub fn exact(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// A value as people read it: `910`, `38.3K`, `1.0M` tokens, `$2.50`.
 #[must_use]
 pub fn human(unit: Unit, value: u64) -> String {
@@ -243,5 +257,6 @@ mod tests {
             assert_eq!(human(Unit::Tokens, value), text);
         }
         assert_eq!(human(Unit::Usd, 2_509_999), "$2.50");
+        assert_eq!([0, 999, 1_000, 5_863_140].map(exact), ["0", "999", "1,000", "5,863,140"]);
     }
 }

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::TypedValueParser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use rustix::process::Signal;
@@ -75,7 +75,8 @@ pub struct Cli {
 
     /// The command that this run is charged to
     #[arg(short, long, value_name = "NAME", help_heading = "Budgets")]
-    name: Option<String>,
+    #[arg(value_parser = with_form::<Name>())]
+    name: Option<Name>,
 
     /// On excess: warn (say so, go on) or block (stop)
     #[arg(short, long, alias = "budget-enforcement-mode", value_name = "MODE", help_heading = "Budgets")]
@@ -128,7 +129,7 @@ pub struct Cli {
     #[arg(short = 'V', long, action = clap::ArgAction::Version, help_heading = "Output")]
     version: Option<bool>,
 
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, hide = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
@@ -204,7 +205,19 @@ fn with_form<T>() -> impl TypedValueParser<Value = T>
 where
     T: std::str::FromStr<Err = String> + Clone + Send + Sync + 'static,
 {
-    clap::builder::NonEmptyStringValueParser::new().try_map(|text| text.parse::<T>())
+    OsStringValueParser::new().try_map(|text| text.to_str().ok_or_else(|| "want UTF-8".to_owned())?.parse::<T>())
+}
+
+/// The name of a command; any text is one.
+#[derive(Clone, Debug)]
+struct Name(String);
+
+impl std::str::FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("want a name such as /review".to_owned()) } else { Ok(Name(text.to_owned())) }
+    }
 }
 
 /// Something that ends budget-tee before it has begun: what to say, and how to end.
@@ -262,7 +275,7 @@ impl Cli {
     /// Where a budget is given twice or in a form that makes no sense.
     pub fn run(&self) -> Result<Run, Early> {
         let name = match &self.name {
-            Some(name) => Some(name.clone()),
+            Some(name) => Some(name.0.clone()),
             None => env("BUDGET_TEE_NAME", |text| Ok(text.to_owned()))?.or_else(|| name_of(&self.command)),
         };
         let mode = match self.mode {
@@ -304,7 +317,9 @@ impl Cli {
     /// Where it cannot be created.
     pub fn summary(&self) -> Result<Option<(PathBuf, File)>, Early> {
         let Some(path) = &self.summary else { return Ok(None) };
-        match File::create(path) {
+        // What is no file of its own, such as /dev/stderr in a log, is added to.
+        let device = path.starts_with("/dev");
+        match File::options().create(true).write(true).append(device).truncate(!device).open(path) {
             Ok(file) => Ok(Some((path.clone(), file))),
             Err(error) => Err(Early::failed(cannot_write(path.as_os_str(), error))),
         }

@@ -18,6 +18,7 @@ pub mod report;
 pub mod run;
 pub mod scan;
 pub mod screen;
+mod session;
 pub mod signals;
 pub mod tokens;
 pub mod usage;

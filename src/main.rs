@@ -14,6 +14,7 @@ use budget_tee::cli::{Cli, Early, cannot_write};
 use budget_tee::exit::Exit;
 use budget_tee::relay::lock;
 use budget_tee::report;
+use budget_tee::screen::Screen;
 use budget_tee::watch::{self, Shared, reason};
 use budget_tee::{child, wrap};
 
@@ -23,8 +24,7 @@ fn main() {
     }
     let exit = run().unwrap_or_else(|early| {
         if !early.message.is_empty() {
-            // Where stderr is gone too, the exit code has to do.
-            let _ = writeln!(std::io::stderr(), "budget-tee: {}", early.message);
+            Screen::say_only(&early.message);
         }
         early.exit
     });
@@ -35,7 +35,7 @@ fn main() {
 fn not_run(command: &OsStr, error: std::io::Error) -> Exit {
     let exit = Exit::not_run(&error);
     let name = report::clean(&command.to_string_lossy());
-    let _ = writeln!(std::io::stderr(), "budget-tee: cannot run {name}: {}", reason(error));
+    Screen::say_only(&format!("cannot run {name}: {}", reason(error)));
     exit
 }
 
@@ -61,7 +61,7 @@ fn run() -> Result<Exit, Early> {
     if let Some((path, mut file)) = summary {
         let json = report::summary(&lock(&shared.run), exit, started, SystemTime::now());
         if let Err(error) = json.map_err(std::io::Error::from).and_then(|json| file.write_all(&json)) {
-            lock(&shared.screen).say(&cannot_write(path.as_os_str(), error));
+            shared.say(&cannot_write(path.as_os_str(), error));
             exit = if exit == Exit::Done { Exit::Failed } else { exit };
         }
     }

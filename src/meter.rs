@@ -13,8 +13,9 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
+use crate::session::{ModelId, PerModel, Session, parse_version};
 use crate::tokens::{Class, Tokens};
-use crate::usage::{Line, ModelUsage};
+use crate::usage::Line;
 
 /// How many messages are remembered; see the module's text for why that is enough.
 pub const RECENT_MESSAGES: usize = 1024;
@@ -30,9 +31,6 @@ const MODEL_NAME_MAX: usize = 128;
 
 /// After this many messages that all report zero tokens, live counting is called blind.
 const BLIND_AFTER: u32 = 10;
-
-/// The first version whose resumed sessions begin `modelUsage` with what earlier processes spent.
-const CARRIES_OVER_SINCE: [u32; 3] = [2, 1, 277];
 
 /// Something that the user is told once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,48 +57,14 @@ pub struct Meter {
     messages: u64,
     usage_seen: bool,
     silent: u32,
+    starts: u64,
     counted_live: bool,
     findings: Vec<Finding>,
 }
 
-/// Index of a model's name in [`Models`].
-type ModelId = usize;
-
 /// The names of the models seen.
 #[derive(Debug, Default)]
 struct Models(Vec<String>);
-
-/// Tokens by model; a handful of entries at most in a real stream.
-#[derive(Clone, Debug, Default)]
-struct PerModel(Vec<(ModelId, Tokens)>);
-
-#[derive(Debug, Default)]
-struct Session {
-    /// Hash of the `session_id`.
-    id: u64,
-    /// What processes and conversations that have ended used.
-    ended: PerModel,
-    /// The last `modelUsage`, less what was carried over.
-    settled: PerModel,
-    /// What `modelUsage` had from earlier processes when the stream began.
-    carried: PerModel,
-    /// What was counted since `settled`.
-    live: PerModel,
-    /// Aborted messages: they are in no `modelUsage`.
-    aborted: PerModel,
-    /// The main loop's part of `live` since the last `result` line, and its last model.
-    turn: Tokens,
-    turn_model: ModelId,
-    /// Something was counted since the last `result` line: in the main loop, in subagents.
-    turn_open: bool,
-    agents_open: bool,
-    /// The highest total shown so far.
-    shown: Tokens,
-    results: u32,
-    settlements: u32,
-    compacted: bool,
-    version: Option<[u32; 3]>,
-}
 
 /// A message that may get further lines.
 #[derive(Debug)]
@@ -112,11 +76,31 @@ struct Message {
     parent: Option<u64>,
     model: ModelId,
     tokens: Tokens,
-    /// It was begun by a `message_start` event, so that `message_delta` events may belong to it.
-    started: bool,
+    /// The last `message_start` event that named it: its number and its parent.
+    start: Option<(u64, Option<u64>)>,
     aborted: bool,
-    /// The session's settlements when it was counted.
-    settlement: u32,
+    /// A tool's result has told what it came to.
+    complete: bool,
+    /// What of it was counted since the session's last settlement, and since its last turn.
+    live: Part,
+    turn: Part,
+}
+
+/// A part of a message that counts only as long as the session has not come to another epoch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    epoch: u32,
+    tokens: Tokens,
+}
+
+impl Part {
+    fn since(self, epoch: u32) -> Tokens {
+        if self.epoch == epoch { self.tokens } else { Tokens::default() }
+    }
+
+    fn add(&mut self, epoch: u32, more: Tokens) {
+        *self = Part { epoch, tokens: self.since(epoch).plus(more) };
+    }
 }
 
 /// One sighting of a message's usage.
@@ -139,10 +123,7 @@ impl Meter {
             Some("user") => self.tool_result(line),
             Some("result") => self.result(line),
             Some("system") => self.system(line),
-            Some("conversation_reset") => {
-                let at = self.session(line);
-                self.sessions[at].end_process();
-            }
+            Some("conversation_reset") => self.reset(line),
             _ => {}
         }
         before != self.total
@@ -167,9 +148,7 @@ impl Meter {
         for session in &self.sessions {
             all.add_all(&session.by_model());
         }
-        all.0.sort_by_key(|(model, _)| *model);
-        let used = all.0.iter().filter(|(_, tokens)| !tokens.is_zero());
-        used.map(|&(model, tokens)| (self.models.name(model), tokens)).collect()
+        all.used().into_iter().map(|(model, tokens)| (self.models.name(model), tokens)).collect()
     }
 
     /// How many messages were counted.
@@ -190,7 +169,14 @@ impl Meter {
     }
 
     fn assistant(&mut self, line: &Line) {
-        let Some(tokens) = line.message.usage.tokens() else { return };
+        let Some(tokens) = line.message.usage.tokens() else {
+            // It may still say that a message is aborted.
+            let session = self.session(line);
+            if let Some(at) = line.message.id.get().and_then(|id| self.known(session, id)) {
+                self.raise(session, at, Tokens::default(), line.aborted);
+            }
+            return;
+        };
         let new = self.sight(
             line,
             &Sighting {
@@ -234,9 +220,11 @@ impl Meter {
                 let session = self.session(line);
                 let parent = line.parent.get().map(|parent| self.hasher.hash_one(parent));
                 let id = self.sessions[session].id;
-                let begun = |m: &Message| m.started && m.session == id && m.parent == parent;
-                match self.recent.iter().rposition(begun) {
-                    Some(at) => self.raise(session, at, tokens, false),
+                let ours = self.recent.iter().enumerate().filter(|(_, m)| m.session == id);
+                let starts =
+                    ours.filter_map(|(at, m)| m.start.filter(|start| start.1 == parent).map(|start| (start, at)));
+                match starts.max() {
+                    Some((_, at)) => self.raise(session, at, tokens, false),
                     // Its start was not seen. It counts by itself, and so do all its further deltas.
                     None => {
                         self.sight(
@@ -268,6 +256,7 @@ impl Meter {
         let of_agent = |m: &Message| m.session == id && m.parent == parent;
         if let Some(at) = self.recent.iter().rposition(|m| of_agent(m) && same_prompt(m)) {
             self.usage_seen = true;
+            self.recent[at].complete = true;
             self.raise(session, at, tokens, false);
             return;
         }
@@ -278,6 +267,15 @@ impl Meter {
             line,
             &Sighting { id: None, parent: Some(tool), model: model.as_deref(), tokens, started: false, aborted: false },
         );
+        if let Some(message) = self.recent.back_mut() {
+            message.complete = true;
+        }
+    }
+
+    fn reset(&mut self, line: &Line) {
+        let known = line.session.get().is_some() || self.sessions.is_empty();
+        let at = if known { self.session(line) } else { self.sessions.len() - 1 };
+        self.sessions[at].end_process();
     }
 
     fn system(&mut self, line: &Line) {
@@ -285,7 +283,8 @@ impl Meter {
             Some("init") => {
                 let version = line.version.get().and_then(parse_version);
                 let at = self.session(line);
-                self.sessions[at].version = version;
+                let session = &mut self.sessions[at];
+                session.version = version.or(session.version);
             }
             Some("compact_boundary") => {
                 let at = self.session(line);
@@ -296,33 +295,52 @@ impl Meter {
     }
 
     fn result(&mut self, line: &Line) {
-        let usage = line.usage.tokens();
         let models = line.models().filter(|models| !models.is_empty());
-        if usage.is_none() && models.is_none() {
-            return;
-        }
-        self.usage_seen = true;
-        let at = self.session(line);
-        let session = &mut self.sessions[at];
+        let usage = line.usage.tokens();
+        self.usage_seen |= usage.is_some() || models.is_some();
         let usage = usage.unwrap_or_default();
+        let at = self.session(line);
+        let in_flight = self.in_flight(at);
+        let session = &mut self.sessions[at];
         if let Some(models) = models {
             let mut told = PerModel::default();
             for model in models {
                 told.add(self.models.id(Some(&model.name)), model.usage.tokens().unwrap_or_default());
             }
-            if session.results == 0 && session.is_carrying(usage, &told, models) {
-                session.carried = told.excess_over(&session.live_raised_to(usage));
-                self.findings.push(Finding::CarriedOver(session.carried.sum()));
-            }
-            session.settle(&told);
+            let carrying = session.turns == 0 && session.is_carrying(usage, &told, models);
+            let carried = carrying.then(|| told.excess_over(&session.live_raised_to(usage)));
+            self.findings.extend(carried.as_ref().map(|carried| Finding::CarriedOver(carried.sum())));
+            session.settle(&told, carried, in_flight);
         } else {
-            session.live = session.live_raised_to(usage);
-            // Zero usage after tokens were counted is an error's, and tells nothing.
-            session.turn_open &= usage.is_zero() && !session.turn.is_zero();
+            session.settle_turn(usage);
         }
-        session.results = session.results.saturating_add(1);
+        session.turns = session.turns.wrapping_add(1).max(1);
         session.turn = Tokens::default();
         self.update(at);
+    }
+
+    /// The last message of each subagent of a session, as far as it was counted since the last
+    /// settlement: its call may not have ended, so that no `modelUsage` can have it yet.
+    fn in_flight(&self, session: usize) -> Tokens {
+        let session = &self.sessions[session];
+        let mut parents = Vec::new();
+        let mut sum = Tokens::default();
+        for message in self.recent.iter().rev().filter(|m| m.session == session.id && m.parent.is_some()) {
+            if !parents.contains(&message.parent) {
+                parents.push(message.parent);
+                if !message.complete && !message.aborted {
+                    sum = sum.plus(message.live.since(session.settlements));
+                }
+            }
+        }
+        sum
+    }
+
+    /// Where a message of a session is remembered.
+    fn known(&self, session: usize, id: &str) -> Option<usize> {
+        let session = self.sessions[session].id;
+        let key = Some(self.hasher.hash_one((session, id)));
+        self.recent.iter().rposition(|message| message.key == key)
     }
 
     /// Counts a message, or raises it where it is known. Returns whether it is new.
@@ -330,8 +348,9 @@ impl Meter {
         self.usage_seen = true;
         let session = self.session(line);
         let id = self.sessions[session].id;
-        let key = sighting.id.map(|id| self.hasher.hash_one((self.sessions[session].id, id)));
-        let known = key.and_then(|_| self.recent.iter().rposition(|m| m.key == key && m.session == id));
+        let key = sighting.id.map(|name| self.hasher.hash_one((id, name)));
+        let parent = sighting.parent.map(|parent| self.hasher.hash_one(parent));
+        let known = sighting.id.and_then(|name| self.known(session, name));
         let at = known.unwrap_or_else(|| {
             if self.recent.len() == RECENT_MESSAGES {
                 self.recent.pop_front();
@@ -340,16 +359,21 @@ impl Meter {
             self.recent.push_back(Message {
                 key,
                 session: id,
-                parent: sighting.parent.map(|parent| self.hasher.hash_one(parent)),
+                parent,
                 model: self.models.id(sighting.model),
                 tokens: Tokens::default(),
-                started: false,
+                start: None,
                 aborted: false,
-                settlement: self.sessions[session].settlements,
+                complete: false,
+                live: Part::default(),
+                turn: Part::default(),
             });
             self.recent.len() - 1
         });
-        self.recent[at].started |= sighting.started;
+        if sighting.started {
+            self.starts += 1;
+            self.recent[at].start = Some((self.starts, parent));
+        }
         self.raise(session, at, sighting.tokens, sighting.aborted);
         known.is_none()
     }
@@ -361,11 +385,11 @@ impl Meter {
         self.counted_live |= !tokens.is_zero();
         if aborted && !message.aborted {
             message.aborted = true;
-            // What has been settled since is not touched.
-            if message.settlement == of.settlements {
-                of.take_back(message);
-                of.aborted.add(message.model, message.tokens);
-            }
+            // What has been settled is not touched.
+            let live = message.live.since(of.settlements);
+            of.live.subtract(message.model, live);
+            of.aborted.add(message.model, live);
+            of.turn = of.turn.less(message.turn.since(of.turns));
         }
         let raised = message.tokens.max(tokens);
         let more = raised.less(message.tokens);
@@ -377,7 +401,9 @@ impl Meter {
             of.aborted.add(message.model, more);
         } else {
             of.live.add(message.model, more);
+            message.live.add(of.settlements, more);
             if message.parent.is_none() {
+                message.turn.add(of.turns, more);
                 of.turn = of.turn.plus(more);
                 of.turn_model = message.model;
                 of.turn_open = true;
@@ -414,151 +440,6 @@ impl Meter {
     }
 }
 
-impl Session {
-    /// The sum of all parts; what is shown may be higher, never lower.
-    fn sum(&self) -> Tokens {
-        [&self.ended, &self.settled, &self.live, &self.aborted]
-            .iter()
-            .fold(Tokens::default(), |sum, part| sum.plus(part.sum()))
-    }
-
-    fn by_model(&self) -> PerModel {
-        let mut all = PerModel::default();
-        for part in [&self.ended, &self.settled, &self.live, &self.aborted] {
-            all.add_all(part);
-        }
-        // Where a settlement said less than was counted, the higher figure stands.
-        let kept = self.shown.less(all.sum());
-        if !kept.is_zero() {
-            all.add(self.turn_model, kept);
-        }
-        all
-    }
-
-    fn is_open(&self) -> bool {
-        self.turn_open || self.agents_open
-    }
-
-    /// The process or conversation is over: what comes adds to it.
-    fn end_process(&mut self) {
-        for part in [&mut self.settled, &mut self.live] {
-            let part = std::mem::take(part);
-            self.ended.add_all(&part);
-        }
-        self.carried = PerModel::default();
-        self.turn = Tokens::default();
-        self.settlements = self.settlements.wrapping_add(1);
-    }
-
-    /// What was counted live, with the main loop's messages of this turn raised to the turn's
-    /// `usage`, class by class.
-    fn live_raised_to(&self, usage: Tokens) -> PerModel {
-        let mut live = self.live.clone();
-        live.add(self.turn_model, usage.less(self.turn));
-        live
-    }
-
-    /// Whether a first `modelUsage` begins with what earlier processes of this session spent.
-    ///
-    /// Only where no call of this process can be hidden: the turn's own usage equals what the main
-    /// loop showed, nothing was compacted or searched, and the excess is in the cache classes,
-    /// which calls of helper models do not have.
-    fn is_carrying(&self, usage: Tokens, told: &PerModel, models: &[ModelUsage]) -> bool {
-        let excess = told.sum().less(self.live_raised_to(usage).sum());
-        let all_shown = Class::PROMPT.iter().all(|&class| usage.of(class) == self.turn.of(class));
-        (excess.cache_write > 0 || excess.cache_read > 0)
-            && !usage.is_zero()
-            && all_shown
-            && models.iter().all(|model| model.web_searches == 0)
-            && !self.compacted
-            && self.version.is_none_or(|version| version >= CARRIES_OVER_SINCE)
-    }
-
-    /// Replaces what was counted since the last settlement by `told`, a `modelUsage`; adds it
-    /// instead where a new process has begun.
-    fn settle(&mut self, told: &PerModel) {
-        let mut before = self.settled.clone();
-        before.add_all(&self.carried);
-        let counted = before.sum().plus(self.live.sum());
-        if told.is_below(&before) || told.sum().below(&counted, &Class::PROMPT) {
-            let settled = std::mem::take(&mut self.settled);
-            self.ended.add_all(&settled);
-            self.carried = PerModel::default();
-            // Live tokens beyond the new process's own are those of one that ended untold.
-            let untold = self.live.excess_over(told);
-            self.ended.add_all(&untold);
-        }
-        self.settled = told.less(&self.carried);
-        self.live = PerModel::default();
-        self.settlements = self.settlements.wrapping_add(1);
-        self.turn_open = false;
-        self.agents_open = false;
-    }
-
-    /// Takes a live message out again.
-    fn take_back(&mut self, message: &Message) {
-        self.live.subtract(message.model, message.tokens);
-        if message.parent.is_none() {
-            self.turn = self.turn.less(message.tokens);
-        }
-    }
-}
-
-impl PerModel {
-    fn sum(&self) -> Tokens {
-        self.0.iter().fold(Tokens::default(), |sum, (_, tokens)| sum.plus(*tokens))
-    }
-
-    fn of(&self, model: ModelId) -> Tokens {
-        self.0.iter().find(|(m, _)| *m == model).map(|(_, tokens)| *tokens).unwrap_or_default()
-    }
-
-    fn change(&mut self, model: ModelId, f: impl Fn(Tokens) -> Tokens) {
-        match self.0.iter_mut().find(|(m, _)| *m == model) {
-            Some((_, tokens)) => *tokens = f(*tokens),
-            None => self.0.push((model, f(Tokens::default()))),
-        }
-    }
-
-    fn add(&mut self, model: ModelId, more: Tokens) {
-        self.change(model, |tokens| tokens.plus(more));
-    }
-
-    fn subtract(&mut self, model: ModelId, part: Tokens) {
-        self.change(model, |tokens| tokens.less(part));
-    }
-
-    fn add_all(&mut self, other: &PerModel) {
-        for &(model, tokens) in &other.0 {
-            self.add(model, tokens);
-        }
-    }
-
-    fn less(&self, other: &PerModel) -> PerModel {
-        PerModel(self.0.iter().map(|&(model, tokens)| (model, tokens.less(other.of(model)))).collect())
-    }
-
-    /// Whether any model has less of any class than `other` says.
-    fn is_below(&self, other: &PerModel) -> bool {
-        other.0.iter().any(|(model, tokens)| self.of(*model).below(tokens, &Class::ALL))
-    }
-
-    /// What the sum here exceeds the sum of `other` by, class by class, as parts of the models
-    /// that have more here. A name may differ between the two (`[1m]`), so the sums decide.
-    fn excess_over(&self, other: &PerModel) -> PerModel {
-        let mut left = self.sum().less(other.sum());
-        let mut excess = PerModel::default();
-        for own in [self.less(other), self.clone()] {
-            for (model, tokens) in own.0 {
-                let part = tokens.min(left).min(self.of(model).less(excess.of(model)));
-                excess.add(model, part);
-                left = left.less(part);
-            }
-        }
-        excess
-    }
-}
-
 impl Models {
     fn id(&mut self, name: Option<&str>) -> ModelId {
         let name = name.unwrap_or("unknown");
@@ -577,10 +458,4 @@ impl Models {
     fn name(&self, id: ModelId) -> &str {
         self.0.get(id).map_or("others", String::as_str)
     }
-}
-
-/// The three numbers of a version such as `2.1.292`, or `None` where it is none.
-fn parse_version(text: &str) -> Option<[u32; 3]> {
-    let mut numbers = text.split(['.', '-', '+']).map(|part| part.parse().ok());
-    Some([numbers.next()??, numbers.next()??, numbers.next()??])
 }

@@ -9,18 +9,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::amount::{Unit, human};
+use crate::amount::{Unit, exact, human};
 use crate::budget::{Budget, Cause, Mode};
 use crate::exit::Exit;
 use crate::meter::Finding;
 use crate::run::{Notice, Run};
-use crate::tokens::{Class, Tokens};
+use crate::tokens::{Class, Classes, Tokens};
 
 /// Cells of a bar where there is room for all.
 const CELLS: usize = 20;
 
-/// The longest name shown in full, in columns.
+/// A bar with fewer cells than these shows nothing.
+const CELLS_MIN: usize = 3;
+
+/// The longest name shown in full, and the room that names have in any case, in columns.
 const NAME_MAX: usize = 24;
+const NAME_MIN: usize = 9;
 
 /// How a terminal, or whatever stderr is, shows things.
 #[derive(Clone, Copy, Debug)]
@@ -96,15 +100,23 @@ fn cut(text: &str, width: usize) -> String {
     text.chars().take_while(fits).collect()
 }
 
-/// A name, cleaned and cut to what a column holds.
-fn label(name: &str, style: Style) -> String {
-    let name = clean(name);
-    let name = if style.unicode { name } else { name.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect() };
-    if name.width() <= NAME_MAX {
+/// A text from outside as this screen can show it.
+fn shown(text: &str, style: Style) -> String {
+    let cleaned = clean(text);
+    if cleaned.is_empty() && !text.is_empty() {
+        return "?".to_owned();
+    }
+    if style.unicode { cleaned } else { cleaned.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect() }
+}
+
+/// A name cut to `width` columns.
+fn label(name: &str, width: usize, style: Style) -> String {
+    let name = shown(name, style);
+    if name.width() <= width {
         return name;
     }
     let dots = if style.unicode { "…" } else { "~" };
-    cut(&name, NAME_MAX - 1) + dots
+    cut(&name, width.saturating_sub(1)) + dots
 }
 
 /// What to show while the run goes on: a line per budget that binds it, or the bare total.
@@ -122,8 +134,42 @@ fn budget_lines<'a>(run: &Run, budgets: impl Iterator<Item = &'a Budget> + Clone
         let total = format!("total     {}", bounded(run, style, &human(Unit::Tokens, run.counted())));
         return vec![cut(&total, style.width)];
     }
-    let width = budgets.clone().map(|budget| label(budget.name(), style).width()).max();
-    budgets.map(|budget| bar(run, budget, width.unwrap_or(0).max(9), style)).collect()
+    let widest = |width: usize, text: String| width.max(text.width());
+    let figures = budgets.clone().map(|budget| figures(run, budget, style)).fold(0, widest);
+    let names = budgets.clone().map(|budget| label(budget.name(), NAME_MAX, style)).fold(NAME_MIN, widest);
+    let layout = Layout::new(names, figures, style.width);
+    budgets.map(|budget| bar(run, budget, &layout, style)).collect()
+}
+
+/// What of a bar there is room for. The percentage stays in any case; the cells go before the name
+/// is cut, and the figures go whole, since a part of a number is another number.
+struct Layout {
+    name: usize,
+    cells: usize,
+    figures: bool,
+}
+
+impl Layout {
+    fn new(names: usize, figures: usize, width: usize) -> Self {
+        // A blank and the percentage; brackets and a blank around the cells.
+        let fixed = 6;
+        let room = width.saturating_sub(fixed + figures + names + 3);
+        if room >= CELLS_MIN {
+            return Layout { name: names, cells: room.min(CELLS), figures: true };
+        }
+        let room = width.saturating_sub(fixed + figures);
+        if room >= NAME_MIN {
+            return Layout { name: names.min(room), cells: 0, figures: true };
+        }
+        Layout { name: names.min(width.saturating_sub(fixed)), cells: 0, figures: false }
+    }
+}
+
+/// `   910 / 1.0K`
+fn figures(run: &Run, budget: &Budget, style: Style) -> String {
+    let used = human(budget.unit, budget.used);
+    let used = if budget.binds { bounded(run, style, &used) } else { used };
+    format!("   {used} / {}", human(budget.unit, budget.limit))
 }
 
 /// A figure that may be a lower bound.
@@ -136,76 +182,66 @@ fn bounded(run: &Run, style: Style, figure: &str) -> String {
 }
 
 /// `/review   [██████████████████░░]  91%   910 / 1.0K`
-fn bar(run: &Run, budget: &Budget, names: usize, style: Style) -> String {
-    let name = label(budget.name(), style);
-    let pad = names.saturating_sub(name.width());
-    let used = human(budget.unit, budget.used);
-    let used = if budget.binds { bounded(run, style, &used) } else { used };
+fn bar(run: &Run, budget: &Budget, layout: &Layout, style: Style) -> String {
+    let name = label(budget.name(), layout.name, style);
+    let pad = layout.name.saturating_sub(name.width());
     let percent = budget.percent();
-    let figures = format!(" {percent:>3}%   {used} / {}", human(budget.unit, budget.limit));
-    // A bar that has no room for its cells is left out; what remains is cut.
-    let room = style.width.saturating_sub(names + 3 + figures.width());
-    if room < 3 {
-        return cut(&format!("{name}{:pad$} {figures}", ""), style.width);
-    }
-    let cells = CELLS.min(room);
-    let full = usize::try_from(percent.min(100)).unwrap_or(100) * cells / 100;
-    let (on, off) = if style.unicode { ("█", "░") } else { ("#", "-") };
     let color = match budget {
         budget if budget.is_above(90) => "\x1b[31m",
         budget if budget.is_above(70) => "\x1b[33m",
         _ => "\x1b[32m",
     };
     let (begin, end) = if style.color { (color, "\x1b[0m") } else { ("", "") };
-    format!("{name}{:pad$} [{begin}{}{end}{}]{begin}{figures}{end}", "", on.repeat(full), off.repeat(cells - full))
+    let cells = match layout.cells {
+        0 => String::new(),
+        cells => {
+            let full = usize::try_from(percent.min(100)).unwrap_or(100) * cells / 100;
+            let (on, off) = if style.unicode { ("█", "░") } else { ("#", "-") };
+            format!(" [{begin}{}{end}{}]", on.repeat(full), off.repeat(cells - full))
+        }
+    };
+    let figures = if layout.figures { figures(run, budget, style) } else { String::new() };
+    format!("{name}{:pad$}{cells}{begin} {percent:>3}%{figures}{end}", "")
 }
 
 /// What to say where a stream has ended and no usage was in it.
 pub const NO_USAGE: &str = "no usage in the stream; run claude with --output-format stream-json --verbose";
 
-/// What a notice says, without the program's name before it.
+/// What a notice says, without the program's name before it. Figures are exact here: rounded ones
+/// would have 5.0K exceed 5.0K.
 #[must_use]
-pub fn notice(notice: &Notice, mode: Mode) -> String {
+pub fn notice(notice: &Notice, run: &Run, style: Style) -> String {
     let of = |budget: &Budget| {
-        format!(
-            "{} of {} tokens used, {} %",
-            human(budget.unit, budget.used),
-            human(budget.unit, budget.limit),
-            budget.percent()
-        )
+        let used = bounded(run, style, &exact(budget.used));
+        format!("{used} of {} {} used, {} %", exact(budget.limit), budget.unit, budget.percent())
     };
-    let budget_of = |budget: &Budget| match &budget.command {
-        Some(name) => format!("budget of {}", clean(name)),
+    let name = |budget: &Budget| match &budget.command {
+        Some(name) => format!("budget of {}", shown(name, style)),
         None => "overall budget".to_owned(),
     };
+    let then = |block: &'static str| match run.mode {
+        Mode::Warn => "going on (--mode warn)",
+        Mode::Block => block,
+    };
     match notice {
-        Notice::Budget(Cause::Near, budget) => format!("{} nearly used up: {}", budget_of(budget), of(budget)),
+        Notice::Budget(Cause::Near, budget) => format!("{} runs out: {}", name(budget), of(budget)),
         Notice::Budget(Cause::Exceeded, budget) => {
-            let then = match mode {
-                Mode::Warn => "going on (--mode warn)",
-                Mode::Block => "stopping here (--mode block)",
-            };
-            format!("{} exceeded: {}; {then}", budget_of(budget), of(budget))
+            format!("{} exceeded: {}; {}", name(budget), of(budget), then("stopping here (--mode block)"))
         }
-        Notice::Unfit(budget, estimate) => {
-            let then = match mode {
-                Mode::Warn => "going on (--mode warn)",
-                Mode::Block => "not started; raise the limit or lower --estimate",
-            };
-            format!(
-                "estimate of {} tokens does not fit into the {}: {}; {then}",
-                human(Unit::Tokens, *estimate),
-                budget_of(budget),
-                of(budget)
-            )
-        }
+        Notice::Unfit(budget, estimate) => format!(
+            "estimate of {} tokens does not fit into the {}: {}; {}",
+            exact(*estimate),
+            name(budget),
+            of(budget),
+            then("not started; raise the limit or lower --estimate")
+        ),
         Notice::Finding(Finding::Blind) => "no message has reported tokens so far (a gateway?): live counting is \
              blind here, and budgets bind at the result line only"
             .to_owned(),
         Notice::Finding(Finding::CarriedOver(tokens)) => format!(
             "resumed session: {} tokens that earlier processes spent were taken off (input {}, output {}, \
              cache-write {}, cache-read {})",
-            human(Unit::Tokens, crate::tokens::Classes::default().count(tokens)),
+            exact(Classes::default().count(tokens)),
             tokens.input,
             tokens.output,
             tokens.cache_write,
@@ -224,36 +260,30 @@ pub fn report(run: &Run, exit: Exit, style: Style) -> String {
         Outcome::Refused => "refused",
         Outcome::Interrupted => "interrupted",
     };
-    let name = run.name.as_deref().map_or(String::new(), |name| format!("{} ", label(name, style)));
-    let plural = |n: u64| if n == 1 { "" } else { "s" };
-    let mut out = format!(
-        "budget-tee: {name}{outcome}: {} message{}, {} line{}\n",
-        run.meter.messages(),
-        plural(run.meter.messages()),
-        run.lines,
-        plural(run.lines)
+    let name = run.name.as_deref().map_or(String::new(), |name| format!("{} ", label(name, NAME_MAX, style)));
+    let count = |n: u64, what: &str| format!("{} {what}{}", exact(n), if n == 1 { "" } else { "s" });
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "budget-tee: {name}{outcome}: {}, {}",
+        count(run.meter.messages(), "message"),
+        count(run.lines, "line")
     );
     for line in budget_lines(run, run.budgets.all().iter(), style) {
-        out.push_str(&line);
-        out.push('\n');
+        let _ = writeln!(out, "{line}");
     }
     let total = run.meter.total();
-    let counted = run.classes.count(&total);
-    let classes: Vec<_> = Class::ALL.map(|c| format!("{} {}", c.name(), human(Unit::Tokens, total.of(c)))).into();
-    let _ = write!(
-        out,
-        "tokens    {} = {}",
-        classes.join(" + "),
-        bounded(run, style, &human(Unit::Tokens, crate::tokens::Classes::default().count(&total)))
-    );
-    if run.classes != crate::tokens::Classes::default() {
-        let names: Vec<_> = run.classes.names().collect();
-        let _ = write!(out, ", {} counted ({})", human(Unit::Tokens, counted), names.join(", "));
+    if !run.budgets.all().is_empty() {
+        let _ = writeln!(out, "total     {}", bounded(run, style, &human(Unit::Tokens, run.counted())));
     }
-    out.push('\n');
+    let classes = Class::ALL.map(|class| format!("{} {}", class.name(), human(Unit::Tokens, total.of(class))));
+    let _ = writeln!(out, "classes   {}", classes.join(", "));
+    if run.classes != Classes::default() {
+        let _ = writeln!(out, "counted   {}", run.classes.names().collect::<Vec<_>>().join(", "));
+    }
     for (model, tokens) in run.meter.by_model() {
-        let all = crate::tokens::Classes::default().count(&tokens);
-        let _ = writeln!(out, "model     {} {}", clean(model), human(Unit::Tokens, all));
+        let all = human(Unit::Tokens, Classes::default().count(&tokens));
+        let _ = writeln!(out, "model     {} {all}", shown(model, style));
     }
     out
 }

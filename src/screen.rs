@@ -1,7 +1,8 @@
 //! The screen: the one owner of stderr.
 //!
-//! Bars are redrawn in place on a terminal; elsewhere a line comes when a budget enters a new
-//! tenth. Nothing here can fail and nothing waits for long: what stderr does not take is dropped,
+//! On a terminal the bars stand below the cursor, which stays where it was: whatever else writes to
+//! the terminal (the command, or the next in the pipe) goes on there, and no line of it is lost, be
+//! the window resized or not. Elsewhere a line comes when a budget enters a new tenth. Nothing here can fail and nothing waits for long: what stderr does not take is dropped,
 //! so that a full disk, a closed descriptor or a reader that has stalled costs no data and no time.
 
 use std::fmt::Write as _;
@@ -46,8 +47,8 @@ pub struct Screen {
     shares_stdout: bool,
     /// Forwarded text on the same terminal has ended with a newline.
     at_line_start: bool,
-    /// Columns of each bar line that stands on the terminal.
-    drawn: Vec<usize>,
+    /// Bars stand below the cursor.
+    drawn: bool,
     /// The tenths last told, where there is no terminal.
     told: Vec<u64>,
     /// What stderr has not taken yet.
@@ -59,7 +60,8 @@ impl Screen {
     #[must_use]
     pub fn new(quiet: bool, color: bool, unicode: bool) -> Self {
         let terminal = isatty(stderr());
-        let kind = match (quiet, terminal) {
+        let steerable = terminal && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
+        let kind = match (quiet, steerable) {
             (true, _) => Kind::Quiet,
             (false, true) => Kind::Terminal,
             (false, false) => Kind::Plain,
@@ -77,7 +79,7 @@ impl Screen {
             own: if terminal || pipe() { reopen() } else { None },
             shares_stdout: terminal && isatty(stdout()) && device(stdout()) == device(stderr()),
             at_line_start: true,
-            drawn: Vec::new(),
+            drawn: false,
             told: Vec::new(),
             unwritten: Vec::new(),
         }
@@ -125,18 +127,25 @@ impl Screen {
                 }
                 self.put(&text, Duration::ZERO);
             }
-            Kind::Terminal if self.shares_stdout && !self.at_line_start => {}
             Kind::Terminal => {
-                let mut text = self.to_first_row();
-                for (at, line) in frame.lines.iter().enumerate() {
-                    let newline = if at == 0 { "" } else { "\r\n" };
-                    let _ = write!(text, "{newline}{line}\x1b[K"); // EL: what was longer before
+                let rows = frame.lines.len();
+                // IND and CUU make room below and come back; DECSC and DECRC keep the cursor.
+                let mut text = format!("{}\x1b[{rows}A\x1b7\x1b[K", "\x1bD".repeat(rows));
+                for line in &frame.lines {
+                    let _ = write!(text, "\r\n{line}\x1b[K"); // EL: what was longer before
                 }
-                text.push_str("\x1b[J"); // ED: bars that are no more
-                self.drawn = frame.lines.iter().map(|line| columns_of(line)).collect();
+                text.push_str("\x1b[J\x1b8"); // ED: what was below before
+                self.drawn = true;
                 self.put(&text, Duration::ZERO);
             }
         }
+    }
+
+    /// Says a line on stderr, where nothing else is going on.
+    pub fn say_only(text: &str) {
+        let mut screen = Screen::new(true, false, false);
+        screen.say(text);
+        screen.finish("");
     }
 
     /// Says a line, with the program's name before it; bars make way.
@@ -158,7 +167,7 @@ impl Screen {
     /// Makes way for forwarded text on the same terminal.
     pub fn make_way(&mut self) {
         let erased = self.erased();
-        self.put(&erased, Duration::ZERO);
+        self.put(erased, Duration::ZERO);
     }
 
     /// Forwarded text has been written to the same terminal; this was its last byte.
@@ -171,26 +180,9 @@ impl Screen {
         told.ok().filter(|&columns| columns > 0).unwrap_or(WIDTH_UNKNOWN)
     }
 
-    /// Moves from behind the last bar to where the first begins. A terminal that has been made
-    /// narrower has wrapped the bars, so their rows are counted anew.
-    fn to_first_row(&self) -> String {
-        let columns = self.columns();
-        let rows: usize = self.drawn.iter().map(|&used| used.div_ceil(columns).max(1)).sum();
-        match rows {
-            0 => String::new(),
-            1 => "\r".to_owned(),
-            _ => format!("\r\x1b[{}A", rows - 1), // CUU
-        }
-    }
-
     /// What removes the bars from the terminal.
-    fn erased(&mut self) -> String {
-        if self.drawn.is_empty() {
-            return String::new();
-        }
-        let text = self.to_first_row() + "\x1b[J"; // ED
-        self.drawn.clear();
-        text
+    fn erased(&mut self) -> &'static str {
+        if std::mem::take(&mut self.drawn) { "\x1b[J" } else { "" } // ED
     }
 
     fn put(&mut self, text: &str, wait: Duration) {
@@ -226,15 +218,4 @@ fn is_writable(fd: BorrowedFd<'_>, wait: Duration) -> bool {
         Ok(ready) => ready > 0,
         Err(error) => error == Errno::INTR,
     }
-}
-
-/// Columns a rendered line takes: its colour codes take none.
-fn columns_of(line: &str) -> usize {
-    let mut text = String::with_capacity(line.len());
-    let mut parts = line.split('\x1b');
-    text.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        text.push_str(part.split_once('m').map_or("", |(_, rest)| rest));
-    }
-    unicode_width::UnicodeWidthStr::width(text.as_str())
 }

@@ -14,7 +14,7 @@ use signal_hook::low_level::signal_name;
 pub struct Signals(SignalDelivery<UnixStream, SignalOnly>);
 
 /// Those that end a filter.
-pub const FILTER: &[i32] = &[SIGINT, SIGTERM, SIGHUP];
+pub const FILTER: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT];
 
 /// Those that are passed on to a wrapped command or tell of it.
 pub const WRAP: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCHLD];

@@ -157,7 +157,8 @@ impl Watch {
             news.signals = others;
             self.redraw.wanted |= !Vec::is_empty(&redraw);
         }
-        if self.redraw.is_due() && draw(&self.shared) {
+        if self.redraw.is_due() {
+            draw(&self.shared);
             self.redraw = Redraw { wanted: false, last: Some(Instant::now()) };
         }
         Ok(news)
@@ -245,33 +246,34 @@ impl Shared {
     }
 }
 
-/// Says what is to be said and shows how the budgets stand. Returns whether the screen was free.
-fn draw(shared: &Shared) -> bool {
-    let Some(mut screen) = shared.free_screen() else { return false };
+/// Says what is to be said and shows how the budgets stand. Where the relay holds the screen, that
+/// waits: the relay rings once it has written.
+fn draw(shared: &Shared) {
+    let Some(mut screen) = shared.free_screen() else { return };
     let mut run = lock(&shared.run);
-    let notices = run.notices();
-    let frame = if screen.is_quiet() { Frame::default() } else { report::frame(&run, screen.style()) };
-    let mode = run.mode;
+    let style = screen.style();
+    let notices: Vec<_> = run.notices().iter().map(|notice| report::notice(notice, &run, style)).collect();
+    let frame = if screen.is_quiet() { Frame::default() } else { report::frame(&run, style) };
     drop(run);
-    for notice in notices {
-        screen.say(&report::notice(&notice, mode));
+    for notice in &notices {
+        screen.say(notice);
     }
     screen.show(&frame);
-    true
 }
 
 /// The last words: what is still to be said, and the report.
 pub fn finish(shared: &Shared, exit: Exit) {
     let Some(mut screen) = shared.free_screen() else { return };
     let mut run = lock(&shared.run);
+    let style = screen.style();
     for notice in run.notices() {
-        screen.say(&report::notice(&notice, run.mode));
+        screen.say(&report::notice(&notice, &run, style));
     }
     if matches!(exit, Exit::Done | Exit::Child(0)) && !run.meter.usage_seen() {
         screen.say(report::NO_USAGE);
     }
     let nothing_ran = matches!(exit, Exit::CannotRun | Exit::NotFound | Exit::Child(126 | 127)) && run.lines == 0;
     let quiet = exit == Exit::ReaderGone || nothing_ran || screen.is_quiet();
-    let report = if quiet { String::new() } else { report::report(&run, exit, screen.style()) };
+    let report = if quiet { String::new() } else { report::report(&run, exit, style) };
     screen.finish(&report);
 }

@@ -1,7 +1,9 @@
 //! Totals of whole streams: of each kind of stream as a fixture, and of recorded ones.
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod harness;
 
+use std::io::Write;
 use std::path::Path;
 
 use budget_tee::run::Run;
@@ -101,7 +103,8 @@ fn the_summary_has_the_totals_and_stdout_is_stdin() {
 fn recorded_streams_where_they_are() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/streams");
     let Ok(table) = std::fs::read_to_string(folder.join("README.md")) else {
-        eprintln!("skipped: no recorded streams in {}", folder.display());
+        let note = format!("skipped: no recorded streams in {}\n", folder.display());
+        std::io::stderr().write_all(note.as_bytes()).expect("stderr takes a note");
         return;
     };
     let number = |cell: &str| cell.trim().replace(',', "").parse::<u64>().ok();
@@ -240,4 +243,102 @@ fn a_stream_without_usage_is_pointed_out() {
         assert_eq!((ran.code(), ran.out.as_slice()), (Some(0), input));
         assert!(ran.err.contains("--output-format stream-json --verbose"), "{}", ran.err);
     }
+}
+
+/// An assistant line of session `s`: its message, its parent, tokens as input, output, cache-write
+/// and cache-read, and what else stands in the line.
+fn message(id: &str, parent: &str, [input, output, write, read]: [u64; 4], more: &str) -> String {
+    format!(
+        r#"{{"type":"assistant","session_id":"s","parent_tool_use_id":{parent}{more},"message":{{"id":"{id}","model":"m","usage":{{"input_tokens":{input},"output_tokens":{output},"cache_creation_input_tokens":{write},"cache_read_input_tokens":{read}}}}}}}"#
+    ) + "\n"
+}
+
+/// A result line of session `s`: its `modelUsage`, its usage.
+fn result([input, output, write, read]: [u64; 4], usage: Option<[u64; 4]>) -> String {
+    let usage = usage.map_or(String::new(), |[input, output, write, read]| {
+        format!(
+            r#","usage":{{"input_tokens":{input},"output_tokens":{output},"cache_creation_input_tokens":{write},"cache_read_input_tokens":{read}}}"#
+        )
+    });
+    format!(
+        r#"{{"type":"result","session_id":"s","modelUsage":{{"m":{{"inputTokens":{input},"outputTokens":{output},"cacheCreationInputTokens":{write},"cacheReadInputTokens":{read}}}}}{usage}}}"#
+    ) + "\n"
+}
+
+const MAIN: &str = "null";
+
+#[test]
+fn what_is_carried_over_is_taken_off_even_beside_a_call_that_is_in_no_model_usage() {
+    let agent = r#"{"type":"user","session_id":"s","tool_use_result":{"agentId":"x","usage":{"input_tokens":7,"output_tokens":1}}}"#;
+    let lines =
+        message("m", MAIN, [2, 1, 10, 100], "") + agent + "\n" + &result([4, 200, 900, 5000], Some([2, 5, 10, 100]));
+    assert_eq!(tokens(&lines), [9, 6, 10, 100, 2]);
+}
+
+#[test]
+fn a_background_agents_call_in_flight_is_no_new_process() {
+    let first = message("m0", MAIN, [10, 5, 0, 100], "") + &result([10, 5, 0, 100], None);
+    let in_flight = message("s1", "\"p\"", [5, 1, 0, 0], "") + &result([10, 5, 0, 100], None);
+    assert_eq!(tokens(&(first.clone() + &in_flight + &result([15, 9, 0, 100], None))), [15, 9, 0, 100, 2]);
+    // The same lines in the main loop can only be a new process.
+    let ended = message("m1", MAIN, [5, 1, 0, 0], "") + &result([10, 5, 0, 100], None);
+    assert_eq!(tokens(&(first + &ended)), [20, 10, 0, 200, 2]);
+}
+
+#[test]
+fn the_last_start_of_a_message_is_what_deltas_belong_to() {
+    let start = |id: &str| {
+        format!(
+            r#"{{"type":"stream_event","session_id":"s","event":{{"type":"message_start","message":{{"id":"{id}","usage":{{"input_tokens":1,"output_tokens":1}}}}}}}}"#
+        ) + "\n"
+    };
+    let delta = |output: u64| {
+        format!(
+            r#"{{"type":"stream_event","session_id":"s","event":{{"type":"message_delta","usage":{{"output_tokens":{output}}}}}}}"#
+        ) + "\n"
+    };
+    let lines = [message("a", MAIN, [1, 1, 0, 0], ""), start("b"), delta(5), start("a"), delta(9)].concat();
+    assert_eq!(tokens(&lines), [2, 14, 0, 0, 2]);
+}
+
+#[test]
+fn an_aborted_message_is_kept_beside_settlements_and_turns() {
+    let aborted = ",\"aborted\":true";
+    // What was counted of it since the last settlement, no more and no less.
+    let lines = message("a", MAIN, [1, 0, 0, 0], "")
+        + &result([9, 0, 0, 0], None)
+        + &message("a", MAIN, [1, 7, 0, 0], "")
+        + &message("a", MAIN, [1, 7, 0, 0], aborted)
+        + &result([12, 8, 0, 0], None);
+    assert_eq!(tokens(&lines), [12, 15, 0, 0, 1]);
+    // A turn without modelUsage takes in only what was counted in it.
+    let turn =
+        |input: u64| format!("{{\"type\":\"result\",\"session_id\":\"s\",\"usage\":{{\"input_tokens\":{input}}}}}\n");
+    let lines = message("a", MAIN, [10, 0, 0, 0], "")
+        + &turn(10)
+        + &message("b", MAIN, [5, 0, 0, 0], "")
+        + &message("a", MAIN, [10, 0, 0, 0], aborted)
+        + &turn(5);
+    assert_eq!(tokens(&lines), [15, 0, 0, 0, 2]);
+    // The mark counts without a usage object beside it.
+    let mark = "{\"type\":\"assistant\",\"session_id\":\"s\",\"aborted\":true,\"message\":{\"id\":\"a\"}}\n";
+    let lines = message("a", MAIN, [3, 1, 0, 0], "") + mark + &result([3, 0, 0, 0], None);
+    assert_eq!(tokens(&lines), [6, 1, 0, 0, 1]);
+}
+
+#[test]
+fn a_result_line_ends_its_turn_whatever_it_tells() {
+    let turn = "{\"type\":\"result\",\"session_id\":\"s\",\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}\n";
+    let bare = "{\"type\":\"result\",\"session_id\":\"s\"}\n";
+    assert_eq!(tokens(&(message("a", MAIN, [1, 1, 0, 0], "") + bare + turn)), [2, 3, 0, 0, 1]);
+}
+
+#[test]
+fn a_reset_that_names_no_session_is_the_last_ones() {
+    let lines = message("a", MAIN, [5, 1, 0, 0], "")
+        + &result([5, 1, 0, 0], None)
+        + "{\"type\":\"conversation_reset\"}\n"
+        + &message("b", MAIN, [9, 1, 0, 0], "")
+        + &result([9, 1, 0, 0], None);
+    assert_eq!(tokens(&lines), [14, 2, 0, 0, 2]);
 }

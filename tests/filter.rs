@@ -1,4 +1,5 @@
 //! budget-tee as a filter, from outside: real pipes, signals and terminals.
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod harness;
 
@@ -40,7 +41,7 @@ fn block_forwards_through_the_line_that_trips_and_nothing_after() {
         assert_eq!(output.status.code(), Some(122));
         assert_eq!(output.stdout, lines(&input, 3).as_bytes());
         let err = String::from_utf8_lossy(&output.stderr);
-        assert!(err.contains("overall budget exceeded: 5.0K of 5.0K tokens used, 101 %"), "{err}");
+        assert!(err.contains("overall budget exceeded: ≥ 5,001 of 5,000 tokens used, 101 %"), "{err}");
     }
 }
 
@@ -90,7 +91,7 @@ fn an_estimate_that_does_not_fit_is_refused_before_anything_is_read() {
     let args = ["--limit", "1k", "--estimate", "2k", "--mode", "block"];
     let (ran, facts) = summary(&args, b"");
     assert_eq!((ran.code(), facts["outcome"].as_str()), (Some(121), Some("refused")));
-    assert!(ran.err.contains("estimate of 2.0K tokens does not fit into the overall budget"), "{}", ran.err);
+    assert!(ran.err.contains("estimate of 2,000 tokens does not fit into the overall budget"), "{}", ran.err);
     // What it did not read is there for the next in line.
     let (mut reader, mut writer) = pipe().expect("a pipe");
     writer.write_all(b"unread").expect("written");
@@ -151,7 +152,8 @@ fn bad_usage_names_option_text_and_form() {
     for (args, words) in [
         (&["--limit", "5x"][..], &["--limit", "5x", "1.5M"][..]),
         (&["--limit", "-5"], &["--limit", "-5", "1.5M"]),
-        (&["--limit", ""], &["--limit"]),
+        (&["--limit", ""], &["--limit", "1.5M"]),
+        (&["--mode", ""], &["--mode", "warn"]),
         (&["--limit", "2usd"], &["--limit", "dollars", "not supported yet", "50k"]),
         (&["--limit", "1k", "--overall-token-budget", "2k"], &["--limit", "twice"]),
         (&["--command-budget", "/a"], &["--command-budget", "/a", "NAME=AMOUNT"]),
@@ -227,7 +229,7 @@ fn descriptors_that_do_not_block_are_waited_for_and_left_as_they_are() {
 
 #[test]
 fn a_small_pipe_and_a_slow_reader_get_every_byte() {
-    let (reader, writer) = pipe().expect("a pipe");
+    let (mut reader, writer) = pipe().expect("a pipe");
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("set");
     let sent: Vec<u8> = (0..500).map(|n| assistant(&format!("m{n}"), n)).collect::<String>().into_bytes();
     let mut command = budget_tee(&["-q"]);
@@ -237,8 +239,9 @@ fn a_small_pipe_and_a_slow_reader_get_every_byte() {
     let sent_too = sent.clone();
     let sender = std::thread::spawn(move || stdin.write_all(&sent_too));
     let mut got = Vec::new();
-    for byte in reader.bytes() {
-        got.push(byte.expect("readable"));
+    let mut byte = [0];
+    while reader.read(&mut byte).expect("readable") == 1 {
+        got.push(byte[0]);
     }
     sender.join().expect("joins").expect("written");
     assert!(got == sent);
@@ -390,7 +393,7 @@ fn a_terminal_shows_bars_in_place_and_keeps_the_last() {
 
 #[test]
 fn a_narrow_terminal_gets_no_line_longer_than_itself() {
-    for columns in [10, 20, 30, 40] {
+    for columns in [12, 16, 20, 30, 40] {
         let (ours, theirs) = terminal(columns);
         let mut command = budget_tee(&["--limit", "10k", "--color", "never"]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs);
@@ -399,8 +402,9 @@ fn a_narrow_terminal_gets_no_line_longer_than_itself() {
         child.stdin.take().expect("piped").write_all(stream().as_bytes()).expect("written");
         child.wait().expect("ends");
         let seen = all_of(ours);
-        let bars = seen.split(['\r', '\n']).filter(|line| line.starts_with("overall"));
+        let bars = seen.split(['\r', '\n']).filter(|line| line.starts_with("over"));
         for bar in bars {
+            assert!(bar.contains('%'), "{columns}: {bar:?}");
             let bar = bar.split('\u{1b}').next().unwrap_or_default();
             assert!(bar.chars().count() < usize::from(columns), "{columns}: {bar:?}");
         }
@@ -420,7 +424,7 @@ fn bars_make_way_for_text_on_the_same_terminal() {
     read_until(&mut ours_too, "/ 10.0K");
     stdin.write_all(b"text\n").expect("written");
     let seen = read_until(&mut ours_too, "text\r\n");
-    assert!(seen.ends_with("\r\u{1b}[Jtext\r\n"), "{seen:?}");
+    assert!(seen.contains("\u{1b}[Jtext\r\n"), "{seen:?}");
     drop(stdin);
     child.wait().expect("ends");
 }

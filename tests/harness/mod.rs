@@ -74,7 +74,7 @@ pub fn finish(mut command: Command, input: &[u8]) -> Ran {
 pub fn summary(args: &[&str], input: &[u8]) -> (Ran, Value) {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     let path = file.path().to_str().expect("UTF-8");
-    let ran = run(&[args, &["--summary", path]].concat(), input);
+    let ran = run(&[&["--summary", path], args].concat(), input);
     let text = std::fs::read(path).expect("a summary");
     (ran, serde_json::from_slice(&text).expect("a summary is JSON"))
 }

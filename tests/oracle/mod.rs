@@ -110,6 +110,11 @@ pub fn walked(line: &Value) -> Facts {
     facts
 }
 
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float cast saturates at both ends, which is the rule for counts"
+)]
 fn count(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| value.as_f64().map_or(0, |number| number.ceil() as u64))
 }

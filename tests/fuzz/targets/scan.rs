@@ -29,7 +29,9 @@ fn check(bytes: &[u8], split: usize) {
     let lines = bytes.split(|byte| *byte == b'\n');
     for (line, found) in lines.zip(&whole) {
         let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
-        if let Ok(value @ Value::Object(_)) = serde_json::from_slice::<Value>(line) {
+        // The oracle reads fractions and exponents as floats, which is not exact.
+        let inexact = line.windows(2).any(|w| w[0].is_ascii_digit() && matches!(w[1], b'.' | b'e' | b'E'));
+        if let (false, Ok(value @ Value::Object(_))) = (inexact, serde_json::from_slice::<Value>(line)) {
             assert_eq!(found.as_ref(), Some(&walked(&value)));
         }
     }

@@ -1,0 +1,210 @@
+//! A session: what its processes used, as far as it was counted live, and as `result` lines settle it.
+//!
+//! The meter tells which message a line belongs to; here is what becomes of its tokens.
+
+use crate::tokens::{Class, Tokens};
+use crate::usage::ModelUsage;
+
+/// The first version whose resumed sessions begin `modelUsage` with what earlier processes spent.
+const CARRIES_OVER_SINCE: Version = [2, 1, 277];
+
+/// Index of a model's name in the meter.
+pub(crate) type ModelId = usize;
+
+/// A version such as `2.1.292`.
+pub(crate) type Version = [u32; 3];
+
+/// Tokens by model; a handful of entries at most in a real stream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PerModel(Vec<(ModelId, Tokens)>);
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    /// Hash of the `session_id`.
+    pub(crate) id: u64,
+    /// What processes and conversations that have ended used.
+    pub(crate) ended: PerModel,
+    /// The last `modelUsage`, less what was carried over.
+    pub(crate) settled: PerModel,
+    /// What `modelUsage` had from earlier processes when the stream began.
+    pub(crate) carried: PerModel,
+    /// What was counted since `settled`.
+    pub(crate) live: PerModel,
+    /// Aborted messages: they are in no `modelUsage`.
+    pub(crate) aborted: PerModel,
+    /// The main loop's part of `live` since the last `result` line, and its last model.
+    pub(crate) turn: Tokens,
+    pub(crate) turn_model: ModelId,
+    /// Something was counted since the last `result` line: in the main loop, in subagents.
+    pub(crate) turn_open: bool,
+    pub(crate) agents_open: bool,
+    /// The highest total shown so far.
+    pub(crate) shown: Tokens,
+    /// `result` lines, and settlements by `modelUsage`, so far.
+    pub(crate) turns: u32,
+    pub(crate) settlements: u32,
+    pub(crate) compacted: bool,
+    pub(crate) version: Option<Version>,
+}
+
+impl Session {
+    /// The sum of all parts; what is shown may be higher, never lower.
+    pub(crate) fn sum(&self) -> Tokens {
+        [&self.ended, &self.settled, &self.live, &self.aborted]
+            .iter()
+            .fold(Tokens::default(), |sum, part| sum.plus(part.sum()))
+    }
+
+    pub(crate) fn by_model(&self) -> PerModel {
+        let mut all = PerModel::default();
+        for part in [&self.ended, &self.settled, &self.live, &self.aborted] {
+            all.add_all(part);
+        }
+        // Where a settlement said less than was counted, the higher figure stands.
+        let kept = self.shown.less(all.sum());
+        if !kept.is_zero() {
+            all.add(self.turn_model, kept);
+        }
+        all
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.turn_open || self.agents_open
+    }
+
+    /// The process or conversation is over: what comes adds to it.
+    pub(crate) fn end_process(&mut self) {
+        for part in [&mut self.settled, &mut self.live] {
+            let part = std::mem::take(part);
+            self.ended.add_all(&part);
+        }
+        self.carried = PerModel::default();
+        self.turn = Tokens::default();
+        self.settlements = self.settlements.wrapping_add(1);
+    }
+
+    /// What was counted live, with the main loop's messages of this turn raised to the turn's
+    /// `usage`, class by class.
+    pub(crate) fn live_raised_to(&self, usage: Tokens) -> PerModel {
+        let mut live = self.live.clone();
+        live.add(self.turn_model, usage.less(self.turn));
+        live
+    }
+
+    /// Whether a first `modelUsage` begins with what earlier processes of this session spent.
+    ///
+    /// Only where no call of this process can be hidden: the turn's own usage equals what the main
+    /// loop showed, nothing was compacted or searched, and the excess is in the cache classes,
+    /// which calls of helper models do not have.
+    pub(crate) fn is_carrying(&self, usage: Tokens, told: &PerModel, models: &[ModelUsage]) -> bool {
+        let excess = told.sum().less(self.live_raised_to(usage).sum());
+        let all_shown = Class::PROMPT.iter().all(|&class| usage.of(class) == self.turn.of(class));
+        (excess.cache_write > 0 || excess.cache_read > 0)
+            && !usage.is_zero()
+            && all_shown
+            && models.iter().all(|model| model.web_searches == 0)
+            && !self.compacted
+            && self.version.is_none_or(|version| version >= CARRIES_OVER_SINCE)
+    }
+
+    /// Settles a turn without `modelUsage`: the main loop's part is raised to the turn's `usage`.
+    pub(crate) fn settle_turn(&mut self, usage: Tokens) {
+        self.live = self.live_raised_to(usage);
+        // Zero usage after tokens were counted is an error's, and tells nothing.
+        self.turn_open &= usage.is_zero() && !self.turn.is_zero();
+    }
+
+    /// Replaces what was counted since the last settlement by `told`, a `modelUsage`; adds it
+    /// instead where a new process has begun. What is `carried` over is taken off now and later,
+    /// and what is `in_flight` cannot tell a new process from this one.
+    pub(crate) fn settle(&mut self, told: &PerModel, carried: Option<PerModel>, in_flight: Tokens) {
+        let mut before = self.settled.clone();
+        before.add_all(&self.carried);
+        let counted = before.sum().plus(self.live.sum().less(in_flight));
+        if told.is_below(&before) || told.sum().below(&counted, &Class::PROMPT) {
+            let settled = std::mem::take(&mut self.settled);
+            self.ended.add_all(&settled);
+            self.carried = PerModel::default();
+            // Live tokens beyond the new process's own are those of one that ended untold.
+            let untold = self.live.excess_over(told);
+            self.ended.add_all(&untold);
+        }
+        if let Some(carried) = carried {
+            self.carried = carried;
+        }
+        self.settled = told.less(&self.carried);
+        self.live = PerModel::default();
+        self.settlements = self.settlements.wrapping_add(1);
+        self.turn_open = false;
+        self.agents_open = false;
+    }
+}
+
+impl PerModel {
+    pub(crate) fn sum(&self) -> Tokens {
+        self.0.iter().fold(Tokens::default(), |sum, (_, tokens)| sum.plus(*tokens))
+    }
+
+    /// The models that have any tokens, in the order in which they were first seen.
+    pub(crate) fn used(mut self) -> Vec<(ModelId, Tokens)> {
+        self.0.sort_by_key(|(model, _)| *model);
+        self.0.retain(|(_, tokens)| !tokens.is_zero());
+        self.0
+    }
+
+    fn of(&self, model: ModelId) -> Tokens {
+        self.0.iter().find(|(m, _)| *m == model).map(|(_, tokens)| *tokens).unwrap_or_default()
+    }
+
+    fn change(&mut self, model: ModelId, f: impl Fn(Tokens) -> Tokens) {
+        match self.0.iter_mut().find(|(m, _)| *m == model) {
+            Some((_, tokens)) => *tokens = f(*tokens),
+            None => self.0.push((model, f(Tokens::default()))),
+        }
+    }
+
+    pub(crate) fn add(&mut self, model: ModelId, more: Tokens) {
+        self.change(model, |tokens| tokens.plus(more));
+    }
+
+    pub(crate) fn subtract(&mut self, model: ModelId, part: Tokens) {
+        self.change(model, |tokens| tokens.less(part));
+    }
+
+    pub(crate) fn add_all(&mut self, other: &PerModel) {
+        for &(model, tokens) in &other.0 {
+            self.add(model, tokens);
+        }
+    }
+
+    fn less(&self, other: &PerModel) -> PerModel {
+        PerModel(self.0.iter().map(|&(model, tokens)| (model, tokens.less(other.of(model)))).collect())
+    }
+
+    /// Whether any model has less of any class than `other` says.
+    fn is_below(&self, other: &PerModel) -> bool {
+        other.0.iter().any(|(model, tokens)| self.of(*model).below(tokens, &Class::ALL))
+    }
+
+    /// What the sum here exceeds the sum of `other` by, class by class, as parts of the models
+    /// that have more here. A name may differ between the two (`[1m]`), so the sums decide.
+    pub(crate) fn excess_over(&self, other: &PerModel) -> PerModel {
+        let mut left = self.sum().less(other.sum());
+        let mut excess = PerModel::default();
+        for own in [self.less(other), self.clone()] {
+            for (model, tokens) in own.0 {
+                let part = tokens.min(left).min(self.of(model).less(excess.of(model)));
+                excess.add(model, part);
+                left = left.less(part);
+            }
+        }
+        excess
+    }
+}
+
+/// The three numbers of a version such as `2.1.292`, or `None` where it is none.
+pub(crate) fn parse_version(text: &str) -> Option<Version> {
+    let mut numbers = text.split(['.', '-', '+']).map(|part| part.parse().ok());
+    Some([numbers.next()??, numbers.next()??, numbers.next()??])
+}
