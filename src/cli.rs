@@ -103,7 +103,7 @@ pub struct Cli {
     #[arg(value_parser = with_form::<Named>())]
     signal: Option<Named>,
 
-    /// KILL follows after this, 0 is never [default: 10s]
+    /// KILL follows after this [default: 10s; 0: never]
     #[arg(short, long, value_name = "DURATION", help_heading = "Ending a command")]
     #[arg(allow_hyphen_values = true, value_parser = with_form::<Span>())]
     kill_after: Option<Span>,

@@ -418,7 +418,7 @@ fn the_stand_in_for_claude_does_what_claude_does() {
     let claude = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/claude");
     let run = |args: &[&str]| {
         let mut command = budget_tee(&[args, &["--", claude]].concat());
-        command.env("STREAM", fixture("review.jsonl")).env("PACE", "0.01").env("TOOL", "sleep 1000");
+        command.env("STREAM", fixture("review.jsonl")).env("SESSION", "").env("PACE", "0.01").env("TOOL", "sleep 1000");
         finish(command, b"")
     };
     let whole = run(&["-q"]);
