@@ -117,20 +117,13 @@ pub struct Budgets {
     warn_at: u8,
 }
 
-/// A run's use in both units.
+/// What is used, in tokens of the classes that count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
-    /// Tokens of the classes that count.
-    pub tokens: u64,
-}
-
-impl Used {
-    fn of(self, unit: Unit) -> u64 {
-        match unit {
-            Unit::Tokens => self.tokens,
-            Unit::Usd => 0,
-        }
-    }
+    /// Of the overall budget.
+    pub overall: u64,
+    /// Of the budget of this run's command.
+    pub command: u64,
 }
 
 impl Budgets {
@@ -153,21 +146,51 @@ impl Budgets {
         self.list.iter().find(|budget| budget.binds && budget.is_exceeded())
     }
 
-    /// The first budget into which `estimate` tokens more would not fit. Without an estimate a run
-    /// is expected to use 1000 tokens, but never more than a whole budget.
+    /// What a run is expected to use, in tokens: `estimate`, or else 1000, but never more than a
+    /// whole budget.
     #[must_use]
-    pub fn refusal(&self, estimate: Option<u64>) -> Option<&Budget> {
-        self.list.iter().filter(|budget| budget.binds && budget.unit == Unit::Tokens).find(|budget| {
+    pub fn expected(&self, estimate: Option<u64>) -> u64 {
+        let smallest = self.list.iter().filter(|budget| budget.binds).map(|budget| budget.limit).min();
+        estimate.unwrap_or(DEFAULT_ESTIMATE.min(smallest.unwrap_or(DEFAULT_ESTIMATE)))
+    }
+
+    /// The first budget into which `estimate` tokens more would not fit, where others hold what
+    /// `reserved` says of its command.
+    #[must_use]
+    pub fn refusal(&self, estimate: Option<u64>, reserved: impl Fn(Option<&str>) -> u64) -> Option<&Budget> {
+        self.list.iter().filter(|budget| budget.binds).find(|budget| {
             let expected = estimate.unwrap_or(DEFAULT_ESTIMATE.min(budget.limit));
-            budget.used.saturating_add(expected) > budget.limit
+            let taken = budget.used.saturating_add(reserved(budget.command.as_deref()));
+            taken.saturating_add(expected) > budget.limit
         })
     }
 
-    /// Takes the run's use in, and says which budgets are now to be spoken of, each cause once.
+    /// Takes in what is used of the budgets that bind this run.
+    pub fn set(&mut self, used: Used) {
+        for budget in self.list.iter_mut().filter(|budget| budget.binds) {
+            budget.used = if budget.command.is_some() { used.command } else { used.overall };
+        }
+    }
+
+    /// Takes in what is used of each budget, by its command.
+    pub fn set_all(&mut self, used: impl Fn(Option<&str>) -> u64) {
+        for budget in &mut self.list {
+            budget.used = used(budget.command.as_deref());
+        }
+    }
+
+    /// Takes in what is used of the budgets of other commands.
+    pub fn set_others(&mut self, used: impl Fn(&str) -> u64) {
+        for budget in self.list.iter_mut().filter(|budget| !budget.binds) {
+            budget.used = budget.command.as_deref().map_or(0, &used);
+        }
+    }
+
+    /// Takes in what is used, and says which budgets are now to be spoken of, each cause once.
     pub fn charge(&mut self, used: Used) -> Vec<(Cause, Budget)> {
+        self.set(used);
         let mut news = Vec::new();
         for budget in self.list.iter_mut().filter(|budget| budget.binds) {
-            budget.used = used.of(budget.unit);
             let cause = if budget.is_exceeded() {
                 Some(Cause::Exceeded)
             } else {
@@ -198,7 +221,7 @@ mod tests {
     }
 
     fn causes(budgets: &mut Budgets, used: u64) -> Vec<Cause> {
-        budgets.charge(Used { tokens: used }).into_iter().map(|(cause, _)| cause).collect()
+        budgets.charge(Used { overall: used, command: used }).into_iter().map(|(cause, _)| cause).collect()
     }
 
     #[test]
@@ -234,7 +257,8 @@ mod tests {
             Budget::new(None, tokens(1), true),
         ];
         let mut budgets = Budgets::new(list, 90);
-        let names: Vec<_> = budgets.charge(Used { tokens: 2 }).into_iter().map(|(_, b)| b.name().to_owned()).collect();
+        let names: Vec<_> =
+            budgets.charge(Used { overall: 2, command: 2 }).into_iter().map(|(_, b)| b.name().to_owned()).collect();
         assert_eq!(names, ["overall", "/own"]);
         assert_eq!(budgets.exceeded().map(Budget::name), Some("overall"));
     }
@@ -249,10 +273,17 @@ mod tests {
     }
 
     #[test]
+    fn what_others_hold_is_taken() {
+        assert!(overall(500).refusal(Some(200), |_| 300).is_none());
+        assert!(overall(500).refusal(Some(200), |_| 301).is_some());
+        assert_eq!((overall(500).expected(None), overall(5000).expected(None)), (500, 1000));
+    }
+
+    #[test]
     fn an_estimate_must_fit_and_the_default_always_does() {
-        assert!(overall(500).refusal(None).is_none());
-        assert!(overall(0).refusal(None).is_none());
-        assert!(overall(500).refusal(Some(500)).is_none());
-        assert!(overall(500).refusal(Some(501)).is_some());
+        assert!(overall(500).refusal(None, |_| 0).is_none());
+        assert!(overall(0).refusal(None, |_| 0).is_none());
+        assert!(overall(500).refusal(Some(500), |_| 0).is_none());
+        assert!(overall(500).refusal(Some(501), |_| 0).is_some());
     }
 }

@@ -17,12 +17,11 @@ use rustix::process::Signal;
 use crate::amount::{Amount, Span, Unit};
 use crate::budget::{Budget, Budgets, Mode};
 use crate::exit::Exit;
-use crate::report::clean;
+use crate::report::{Style, clean, reason};
 use crate::run::Run;
 use crate::screen::Screen;
 use crate::signals;
 use crate::tokens::Classes;
-use crate::watch::reason;
 use crate::wrap::Manners;
 
 const USAGE: &str = "\
@@ -88,6 +87,23 @@ pub struct Cli {
     #[arg(allow_hyphen_values = true, value_parser = with_form::<Amount>())]
     estimate: Option<Amount>,
 
+    /// Share the budgets with every run that names the same FILE
+    #[arg(short = 'L', long, value_name = "FILE", help_heading = "Shared budgets")]
+    ledger: Option<PathBuf>,
+
+    /// Only what was spent in the last DURATION counts
+    #[arg(short, long, value_name = "DURATION", help_heading = "Shared budgets")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<Window>())]
+    window: Option<Window>,
+
+    /// Print how the ledger's budgets stand, and exit 0 or 122
+    #[arg(long, help_heading = "Shared budgets")]
+    status: bool,
+
+    /// With --status: as one JSON object
+    #[arg(long, help_heading = "Shared budgets")]
+    json: bool,
+
     /// Tokens that count: input,output,cache-write,cache-read
     #[arg(short = 't', long, value_name = "CLASSES", help_heading = "Budgets")]
     #[arg(value_parser = with_form::<Classes>())]
@@ -150,6 +166,19 @@ impl std::str::FromStr for CommandBudget {
             }
             _ => Err("want NAME=AMOUNT such as /review=50k".to_owned()),
         }
+    }
+}
+
+/// A span of time that is not empty.
+#[derive(Clone, Copy, Debug)]
+struct Window(Duration);
+
+impl std::str::FromStr for Window {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Span(span) = text.parse()?;
+        if span.is_zero() { Err("a window of no time holds nothing".to_owned()) } else { Ok(Window(span)) }
     }
 }
 
@@ -245,14 +274,8 @@ impl Cli {
     pub fn from_args() -> Result<Self, Early> {
         Cli::try_parse().map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                let shown = std::io::stdout().write_all(error.to_string().as_bytes());
-                match shown.and_then(|()| std::io::stdout().flush()) {
-                    Ok(()) => Early { message: String::new(), exit: Exit::Done },
-                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                        Early { message: String::new(), exit: Exit::ReaderGone }
-                    }
-                    Err(error) => Early::failed(format!("cannot write to stdout: {}", reason(error))),
-                }
+                let done = Early { message: String::new(), exit: Exit::Done };
+                print(error.to_string().as_bytes()).err().unwrap_or(done)
             }
             _ => {
                 let text = error.to_string();
@@ -284,6 +307,53 @@ impl Cli {
         };
         let budgets = self.budgets(name.as_deref())?;
         Ok(Run::new(name, mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets))
+    }
+
+    /// The ledger to share budgets in, by option or environment.
+    ///
+    /// # Errors
+    /// Where an option that needs one is given without it, or options contradict each other.
+    pub fn ledger(&self) -> Result<Option<PathBuf>, Early> {
+        let variable = std::env::var_os("BUDGET_TEE_LEDGER").filter(|path| !path.is_empty());
+        let path = self.ledger.clone().or(variable.map(PathBuf::from));
+        let needs = [(self.status, "--status"), (self.window.is_some(), "--window")];
+        if let (None, Some((_, option))) = (&path, needs.iter().find(|(given, _)| *given)) {
+            return Err(Early::failed(format!("{option} needs --ledger FILE, or BUDGET_TEE_LEDGER")));
+        }
+        if self.json && !self.status {
+            return Err(Early::failed("--json goes with --status"));
+        }
+        if self.status && !self.command.is_empty() {
+            return Err(Early::failed("--status runs no command"));
+        }
+        Ok(path)
+    }
+
+    /// How many seconds back spend binds; `None` where all of it does.
+    #[must_use]
+    pub fn window(&self) -> Option<f64> {
+        self.window.map(|window| window.0.as_secs_f64())
+    }
+
+    /// Whether the status report is asked for, and whether it is for scripts.
+    #[must_use]
+    pub fn status(&self) -> Option<bool> {
+        self.status.then_some(self.json)
+    }
+
+    /// How to render for stdout: `--color` decides, or else what stdout is.
+    #[must_use]
+    pub fn stdout_style(&self) -> Style {
+        let color = self.color(&std::io::stdout());
+        Style { color, unicode: locale_is_utf8(), width: 80 }
+    }
+
+    fn color(&self, stream: &impl anstream::stream::RawStream) -> bool {
+        match self.color.unwrap_or(ColorWhen::Auto) {
+            ColorWhen::Always => true,
+            ColorWhen::Never => false,
+            ColorWhen::Auto => anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never,
+        }
     }
 
     /// The command to wrap, with its arguments; empty for a filter.
@@ -328,12 +398,7 @@ impl Cli {
     /// The screen, coloured as the options, the environment and the terminal have it.
     #[must_use]
     pub fn screen(&self) -> Screen {
-        let color = match self.color.unwrap_or(ColorWhen::Auto) {
-            ColorWhen::Always => true,
-            ColorWhen::Never => false,
-            ColorWhen::Auto => anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never,
-        };
-        Screen::new(self.quiet, color, locale_is_utf8())
+        Screen::new(self.quiet, self.color(&std::io::stderr()), locale_is_utf8())
     }
 
     fn budgets(&self, name: Option<&str>) -> Result<Budgets, Early> {
@@ -380,6 +445,20 @@ fn slash_command(text: &str) -> Option<&str> {
     let word = text.split_ascii_whitespace().next()?;
     let name = word.strip_prefix('/')?;
     (name.starts_with(|c: char| c.is_alphabetic()) && !name.contains('/')).then_some(word)
+}
+
+/// Writes to stdout what was asked for instead of a run.
+///
+/// # Errors
+/// Where stdout cannot be written; a reader that went away is no reason to say anything.
+pub fn print(text: &[u8]) -> Result<(), Early> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Err(Early { message: String::new(), exit: Exit::ReaderGone })
+        }
+        result => result.map_err(|error| Early::failed(format!("cannot write to stdout: {}", reason(error)))),
+    }
 }
 
 /// What to say of a file that cannot be written.

@@ -7,11 +7,14 @@
 //!   └────> relay: forwarded unchanged            └──── watch, wrap: signals, timers, child
 //! ```
 
+pub mod account;
 pub mod amount;
+pub mod book;
 pub mod budget;
 pub mod child;
 pub mod cli;
 pub mod exit;
+pub mod ledger;
 pub mod meter;
 pub mod relay;
 pub mod report;
@@ -20,6 +23,7 @@ pub mod scan;
 pub mod screen;
 mod session;
 pub mod signals;
+pub mod status;
 pub mod tokens;
 pub mod usage;
 pub mod watch;

@@ -3,19 +3,27 @@
 //! The map: `cli` makes typed parts of the command line; `run` is what one stream comes to
 //! (`scan` finds the values, `usage` names them, `meter` counts, `budget` judges); `relay` moves
 //! the bytes; `watch` waits for signals and news; `wrap` runs a command and ends its `child`;
+//! `account` keeps a run's `ledger`, whose records a `book` adds up for `status`;
 //! `report` writes what `screen` shows; `exit` is the table of exit codes.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use budget_tee::cli::{Cli, Early, cannot_write};
+use budget_tee::account::{self, Opened};
+use budget_tee::book::Book;
+use budget_tee::budget::Budget;
+use budget_tee::cli::{self, Cli, Early, cannot_write};
 use budget_tee::exit::Exit;
+use budget_tee::ledger::Ledger;
 use budget_tee::relay::lock;
-use budget_tee::report;
+use budget_tee::report::{self, reason};
+use budget_tee::run::Run;
 use budget_tee::screen::Screen;
-use budget_tee::watch::{self, Shared, reason};
+use budget_tee::status::{self, Status};
+use budget_tee::watch::{self, Shared};
 use budget_tee::{child, wrap};
 
 fn main() {
@@ -42,22 +50,36 @@ fn not_run(command: &OsStr, error: std::io::Error) -> Exit {
 fn run() -> Result<Exit, Early> {
     let started = SystemTime::now();
     let cli = Cli::from_args()?;
+    let ledger = cli.ledger()?;
     let mut run = cli.run()?;
+    if let (Some(path), Some(json)) = (&ledger, cli.status()) {
+        return status(&cli, run, path, json);
+    }
     let estimate = cli.estimate()?;
     let command = cli.command();
     if command.is_empty() && rustix::termios::isatty(rustix::stdio::stdin()) {
         return Err(Early::failed(Cli::hint()));
     }
     let summary = cli.summary()?;
-    let admitted = run.admit(estimate);
-    let shared = Shared { run: Arc::new(Mutex::new(run)), screen: Arc::new(Mutex::new(cli.screen())) };
-    let mut exit = match command.first() {
-        _ if !admitted => Exit::Refused,
-        None => watch::filter(&shared).map_err(|error| Early::failed(format!("cannot start: {}", reason(error))))?,
-        Some(name) => {
-            wrap::wrap(&shared, command, cli.manners()).unwrap_or_else(|error| not_run(name.as_os_str(), error))
-        }
+    let opened = match &ledger {
+        Some(path) => account::open(path, cli.window(), &mut run, estimate).map_err(Early::failed)?,
+        None => Opened { admitted: run.admit(estimate, &[]), ..Opened::default() },
     };
+    let mut account = opened.account;
+    let shared = Shared { run: Arc::new(Mutex::new(run)), screen: Arc::new(Mutex::new(cli.screen())) };
+    for words in &opened.words {
+        shared.say(words);
+    }
+    let mut exit = match command.first() {
+        _ if !opened.admitted => Exit::Refused,
+        None => watch::filter(&shared, account.as_mut())
+            .map_err(|error| Early::failed(format!("cannot start: {}", reason(error))))?,
+        Some(name) => wrap::wrap(&shared, account.as_mut(), command, cli.manners())
+            .unwrap_or_else(|error| not_run(name.as_os_str(), error)),
+    };
+    if let Some(words) = account.and_then(|account| account.close(&mut lock(&shared.run))) {
+        shared.say(&words);
+    }
     if let Some((path, mut file)) = summary {
         let json = report::summary(&lock(&shared.run), exit, started, SystemTime::now());
         if let Err(error) = json.map_err(std::io::Error::from).and_then(|json| file.write_all(&json)) {
@@ -67,4 +89,26 @@ fn run() -> Result<Exit, Early> {
     }
     watch::finish(&shared, exit);
     Ok(exit)
+}
+
+/// Prints how a ledger's budgets stand; the exit code tells whether one is exceeded.
+fn status(cli: &Cli, mut run: Run, path: &Path, json: bool) -> Result<Exit, Early> {
+    let now = account::unix_now();
+    // A ledger that no run has made yet is an empty one.
+    let ledger =
+        if path.exists() { Some(Ledger::open(path, None, cli.window(), now).map_err(Early::failed)?) } else { None };
+    let empty = Book::new(cli.window());
+    let book = ledger.as_ref().map_or(&empty, Ledger::book);
+    let alive = ledger.as_ref().map_or(Vec::new(), |ledger| ledger.alive(run.classes));
+    run.budgets.set_all(|name| run.classes.count(&book.used(name, cli.window(), now)));
+    let status = Status { book, alive: &alive, budgets: &run.budgets, classes: run.classes, window: cli.window(), now };
+    let title = report::clean(&path.to_string_lossy());
+    let text = if json {
+        status::json(&status, &title).map_err(|error| Early::failed(format!("cannot report: {error}")))?
+    } else {
+        status::text(&status, &title, cli.stdout_style()).into_bytes()
+    };
+    cli::print(&text)?;
+    let exceeded = run.budgets.all().iter().any(Budget::is_exceeded);
+    Ok(if exceeded { Exit::Tripped } else { Exit::Done })
 }

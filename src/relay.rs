@@ -74,6 +74,8 @@ pub struct Relay<'a, Ring: Fn()> {
     pub ends_at_trip: bool,
     /// Where it learns not to wait for more.
     pub enough: &'a Enough,
+    /// Whether that may come while it waits for an input that blocks: others can exceed a budget.
+    pub can_be_stopped: bool,
 }
 
 impl<Ring: Fn()> Relay<'_, Ring> {
@@ -82,6 +84,9 @@ impl<Ring: Fn()> Relay<'_, Ring> {
         let mut buffer = vec![0; BUFFER];
         let mut left_over = LEFT_OVER;
         loop {
+            if self.can_be_stopped && self.is_stopped(&input) {
+                return End::Trip;
+            }
             if self.enough.said.load(Ordering::SeqCst) {
                 let until = buffer.len().min(left_over);
                 buffer.truncate(until);
@@ -101,6 +106,17 @@ impl<Ring: Fn()> Relay<'_, Ring> {
                 return end;
             }
         }
+    }
+
+    /// Waits for input or until it is enough; says whether that is so, and nothing more is to be
+    /// forwarded.
+    fn is_stopped(&self, input: impl AsFd) -> bool {
+        let mut fds = [PollFd::new(&input, PollFlags::IN), PollFd::new(&self.enough.reader, PollFlags::IN)];
+        if !self.enough.said.load(Ordering::SeqCst) {
+            // Where poll fails, the read that follows tells why.
+            let _ = wait(&mut fds);
+        }
+        self.enough.said.load(Ordering::SeqCst) && lock(self.run).is_at_its_end()
     }
 
     /// Takes in and writes what a read gave; returns how the relay ends, if it does.

@@ -100,6 +100,18 @@ fn cut(text: &str, width: usize) -> String {
     text.chars().take_while(fits).collect()
 }
 
+/// The system's words for an error, without the number.
+#[must_use]
+pub fn reason(error: impl Into<std::io::Error>) -> String {
+    without_number(&error.into().to_string())
+}
+
+/// An error's text without the number that the standard library adds.
+#[must_use]
+pub fn without_number(text: &str) -> String {
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 /// A text from outside as this screen can show it.
 fn shown(text: &str, style: Style) -> String {
     let cleaned = clean(text);
@@ -110,7 +122,7 @@ fn shown(text: &str, style: Style) -> String {
 }
 
 /// A name cut to `width` columns.
-fn label(name: &str, width: usize, style: Style) -> String {
+pub(crate) fn label(name: &str, width: usize, style: Style) -> String {
     let name = shown(name, style);
     if name.width() <= width {
         return name;
@@ -124,21 +136,34 @@ fn label(name: &str, width: usize, style: Style) -> String {
 pub fn frame(run: &Run, style: Style) -> Frame {
     let binding = run.budgets.all().iter().filter(|budget| budget.binds);
     Frame {
-        lines: budget_lines(run, binding.clone(), style),
+        lines: budget_lines(binding.clone(), run.counted(), |budget| is_bound(run, budget), style),
         tenths: binding.map(|budget| budget.percent().min(100) / 10).collect(),
     }
 }
 
-fn budget_lines<'a>(run: &Run, budgets: impl Iterator<Item = &'a Budget> + Clone, style: Style) -> Vec<String> {
+/// Whether what is used of a budget, or of none, is a lower bound.
+fn is_bound(run: &Run, budget: Option<&Budget>) -> bool {
+    budget.is_none_or(|budget| budget.binds) && run.meter.is_lower_bound()
+}
+
+/// A line per budget, or the bare total of what is `counted` where there is none. `is_bound` tells
+/// whether what is used of it is a lower bound.
+pub(crate) fn budget_lines<'a>(
+    budgets: impl Iterator<Item = &'a Budget> + Clone,
+    counted: u64,
+    is_bound: impl Fn(Option<&Budget>) -> bool,
+    style: Style,
+) -> Vec<String> {
     if budgets.clone().next().is_none() {
-        let total = format!("total     {}", bounded(run, style, &human(Unit::Tokens, run.counted())));
+        let total = format!("total     {}", bounded(is_bound(None), style, &human(Unit::Tokens, counted)));
         return vec![cut(&total, style.width)];
     }
+    let lines = budgets.map(|budget| (budget, figures(budget, is_bound(Some(budget)), style)));
     let widest = |width: usize, text: String| width.max(text.width());
-    let figures = budgets.clone().map(|budget| figures(run, budget, style)).fold(0, widest);
-    let names = budgets.clone().map(|budget| label(budget.name(), NAME_MAX, style)).fold(NAME_MIN, widest);
+    let figures = lines.clone().map(|(_, figures)| figures).fold(0, widest);
+    let names = lines.clone().map(|(budget, _)| label(budget.name(), NAME_MAX, style)).fold(NAME_MIN, widest);
     let layout = Layout::new(names, figures, style.width);
-    budgets.map(|budget| bar(run, budget, &layout, style)).collect()
+    lines.map(|(budget, figures)| bar(budget, &figures, &layout, style)).collect()
 }
 
 /// What of a bar there is room for. The percentage stays in any case; the cells go before the name
@@ -166,15 +191,14 @@ impl Layout {
 }
 
 /// `   910 / 1.0K`
-fn figures(run: &Run, budget: &Budget, style: Style) -> String {
-    let used = human(budget.unit, budget.used);
-    let used = if budget.binds { bounded(run, style, &used) } else { used };
+fn figures(budget: &Budget, is_bound: bool, style: Style) -> String {
+    let used = bounded(is_bound, style, &human(budget.unit, budget.used));
     format!("   {used} / {}", human(budget.unit, budget.limit))
 }
 
 /// A figure that may be a lower bound.
-fn bounded(run: &Run, style: Style, figure: &str) -> String {
-    match (run.meter.is_lower_bound(), style.unicode) {
+fn bounded(is_bound: bool, style: Style, figure: &str) -> String {
+    match (is_bound, style.unicode) {
         (false, _) => figure.to_owned(),
         (true, true) => format!("≥ {figure}"),
         (true, false) => format!(">= {figure}"),
@@ -182,7 +206,7 @@ fn bounded(run: &Run, style: Style, figure: &str) -> String {
 }
 
 /// `/review   [██████████████████░░]  91%   910 / 1.0K`
-fn bar(run: &Run, budget: &Budget, layout: &Layout, style: Style) -> String {
+fn bar(budget: &Budget, figures: &str, layout: &Layout, style: Style) -> String {
     let name = label(budget.name(), layout.name, style);
     let pad = layout.name.saturating_sub(name.width());
     let percent = budget.percent();
@@ -200,7 +224,7 @@ fn bar(run: &Run, budget: &Budget, layout: &Layout, style: Style) -> String {
             format!(" [{begin}{}{end}{}]", on.repeat(full), off.repeat(cells - full))
         }
     };
-    let figures = if layout.figures { figures(run, budget, style) } else { String::new() };
+    let figures = if layout.figures { figures } else { "" };
     format!("{name}{:pad$}{cells}{begin} {percent:>3}%{figures}{end}", "")
 }
 
@@ -212,7 +236,7 @@ pub const NO_USAGE: &str = "no usage in the stream; run claude with --output-for
 #[must_use]
 pub fn notice(notice: &Notice, run: &Run, style: Style) -> String {
     let of = |budget: &Budget| {
-        let used = bounded(run, style, &exact(budget.used));
+        let used = bounded(is_bound(run, Some(budget)), style, &exact(budget.used));
         format!("{used} of {} {} used, {} %", exact(budget.limit), budget.unit, budget.percent())
     };
     let name = |budget: &Budget| match &budget.command {
@@ -228,11 +252,12 @@ pub fn notice(notice: &Notice, run: &Run, style: Style) -> String {
         Notice::Budget(Cause::Exceeded, budget) => {
             format!("{} exceeded: {}; {}", name(budget), of(budget), then("stopping here (--mode block)"))
         }
-        Notice::Unfit(budget, estimate) => format!(
-            "estimate of {} tokens does not fit into the {}: {}; {}",
+        Notice::Unfit(budget, estimate, held) => format!(
+            "estimate of {} tokens does not fit into the {}: {}{}; {}",
             exact(*estimate),
             name(budget),
             of(budget),
+            if *held > 0 { format!(", {} held by runs alive", exact(*held)) } else { String::new() },
             then("not started; raise the limit or lower --estimate")
         ),
         Notice::Finding(Finding::Blind) => "no message has reported tokens so far (a gateway?): live counting is \
@@ -269,20 +294,33 @@ pub fn report(run: &Run, exit: Exit, style: Style) -> String {
         count(run.meter.messages(), "message"),
         count(run.lines, "line")
     );
-    for line in budget_lines(run, run.budgets.all().iter(), style) {
+    for line in budget_lines(run.budgets.all().iter(), run.counted(), |budget| is_bound(run, budget), style) {
         let _ = writeln!(out, "{line}");
     }
-    let total = run.meter.total();
     if !run.budgets.all().is_empty() {
-        let _ = writeln!(out, "total     {}", bounded(run, style, &human(Unit::Tokens, run.counted())));
+        let total = bounded(is_bound(run, None), style, &human(Unit::Tokens, run.counted()));
+        let _ = writeln!(out, "total     {total}");
     }
-    let classes = Class::ALL.map(|class| format!("{} {}", class.name(), human(Unit::Tokens, total.of(class))));
-    let _ = writeln!(out, "classes   {}", classes.join(", "));
-    if run.classes != Classes::default() {
-        let _ = writeln!(out, "counted   {}", run.classes.names().collect::<Vec<_>>().join(", "));
+    out.push_str(&classes_line(&run.meter.total(), run.classes));
+    out.push_str(&model_lines(&run.meter.by_model(), style));
+    out
+}
+
+/// The tokens of each class, and which of them count where that is not all.
+pub(crate) fn classes_line(total: &Tokens, classes: Classes) -> String {
+    let each = Class::ALL.map(|class| format!("{} {}", class.name(), human(Unit::Tokens, total.of(class))));
+    let mut out = format!("classes   {}\n", each.join(", "));
+    if classes != Classes::default() {
+        let _ = writeln!(out, "counted   {}", classes.names().collect::<Vec<_>>().join(", "));
     }
-    for (model, tokens) in run.meter.by_model() {
-        let all = human(Unit::Tokens, Classes::default().count(&tokens));
+    out
+}
+
+/// A line for each model.
+pub(crate) fn model_lines(models: &[(&str, Tokens)], style: Style) -> String {
+    let mut out = String::new();
+    for (model, tokens) in models {
+        let all = human(Unit::Tokens, Classes::default().count(tokens));
         let _ = writeln!(out, "model     {} {all}", shown(model, style));
     }
     out
@@ -318,7 +356,7 @@ struct Counted {
 }
 
 #[derive(Debug, Serialize)]
-struct BudgetFacts<'a> {
+pub(crate) struct BudgetFacts<'a> {
     name: &'a str,
     unit: String,
     limit: u64,
@@ -329,7 +367,7 @@ struct BudgetFacts<'a> {
 }
 
 impl BudgetFacts<'_> {
-    fn of(budget: &Budget) -> BudgetFacts<'_> {
+    pub(crate) fn of(budget: &Budget) -> BudgetFacts<'_> {
         BudgetFacts {
             name: budget.name(),
             unit: budget.unit.to_string(),

@@ -2,10 +2,12 @@
 //!
 //! This is what the relay feeds and the watch looks at. It does no I/O and knows no clock.
 
-use crate::budget::{Budget, Budgets, Cause, Mode, Used};
+use crate::book::OpenRun;
+use crate::budget::{Budget, Budgets, Cause, DEFAULT_ESTIMATE, Mode, Used};
+use crate::ledger::Shared;
 use crate::meter::{Finding, Meter};
 use crate::scan::{Scanned, Scanner};
-use crate::tokens::Classes;
+use crate::tokens::{Classes, Tokens};
 
 /// How many notices wait to be shown at most; a hostile stream could cause any number.
 const NOTICES_MAX: usize = 100;
@@ -15,8 +17,8 @@ const NOTICES_MAX: usize = 100;
 pub enum Notice {
     /// A budget is nearly used up, or exceeded.
     Budget(Cause, Budget),
-    /// The estimate, in tokens, does not fit into this budget.
-    Unfit(Budget, u64),
+    /// The estimate, in tokens, does not fit into this budget, beside what others hold of it.
+    Unfit(Budget, u64, u64),
     /// What the meter found out about the stream.
     Finding(Finding),
 }
@@ -41,6 +43,10 @@ pub struct Run {
     scanner: Scanner,
     notices: Vec<Notice>,
     tripped: bool,
+    /// Others have exceeded a budget: it trips at the next end of a line.
+    trip_waits: bool,
+    /// What is used together with others.
+    shared: Shared,
 }
 
 /// What came of a part of the stream.
@@ -67,6 +73,11 @@ impl Run {
         let mut fed = Fed::default();
         let mut rest = bytes;
         while !fed.tripped && !rest.is_empty() {
+            if self.trip_waits && self.scanner.is_at_line_start() {
+                self.trip_waits = false;
+                fed.tripped = true;
+                break;
+            }
             let Some(scanned) = self.scanner.next_line(&mut rest) else { break };
             self.lines += 1;
             let changed = record(&mut self.meter, &scanned);
@@ -88,12 +99,51 @@ impl Run {
         fed
     }
 
-    /// Whether `estimate` fits; where it does not, that is said, and block mode must not start.
-    pub fn admit(&mut self, estimate: Option<u64>) -> bool {
-        let Some(budget) = self.budgets.refusal(estimate) else { return true };
-        let notice = Notice::Unfit(budget.clone(), estimate.unwrap_or(crate::budget::DEFAULT_ESTIMATE));
+    /// Whether `estimate` fits beside what the runs that are `alive` hold; where it does not, that is
+    /// said, and block mode must not start.
+    pub fn admit(&mut self, estimate: Option<u64>, alive: &[OpenRun]) -> bool {
+        let held = |command: Option<&str>| {
+            let of = alive.iter().filter(|run| command.is_none() || run.name.as_deref() == command);
+            of.fold(0, |sum: u64, run| sum.saturating_add(run.reserved))
+        };
+        let Some(budget) = self.budgets.refusal(estimate, held) else { return true };
+        let expected = estimate.unwrap_or(DEFAULT_ESTIMATE.min(budget.limit));
+        let notice = Notice::Unfit(budget.clone(), expected, held(budget.command.as_deref()));
         self.say(notice);
         self.mode == Mode::Warn
+    }
+
+    /// Takes in what is used together with others, before the start.
+    pub fn begin_with(&mut self, shared: Shared, by_command: impl Fn(&str) -> Tokens) {
+        self.shared = shared;
+        self.budgets.set(self.used());
+        let classes = self.classes;
+        self.budgets.set_others(|name| classes.count(&by_command(name)));
+    }
+
+    /// Takes in what is used together with others while running. Returns whether that is news.
+    pub fn share(&mut self, shared: Shared, by_command: impl Fn(&str) -> Tokens) -> bool {
+        if self.shared == shared {
+            return false;
+        }
+        self.begin_with(shared, by_command);
+        let mut fed = Fed::default();
+        self.charge(&mut fed);
+        self.trip_waits |= fed.tripped;
+        true
+    }
+
+    /// Whether nothing more is to be forwarded: a budget is exceeded, and a line has just ended.
+    #[must_use]
+    pub fn is_at_its_end(&self) -> bool {
+        self.tripped && self.scanner.is_at_line_start()
+    }
+
+    /// What is used, this run's own and not yet recorded use included.
+    fn used(&self) -> Used {
+        let new = self.meter.total().less(self.shared.own);
+        let of = |tokens: Tokens| self.classes.count(&tokens.plus(new));
+        Used { overall: of(self.shared.overall), command: of(self.shared.command) }
     }
 
     /// What is to be said since the last call.
@@ -122,7 +172,11 @@ impl Run {
         if !changed {
             return;
         }
-        for (cause, budget) in self.budgets.charge(Used { tokens: self.counted() }) {
+        self.charge(fed);
+    }
+
+    fn charge(&mut self, fed: &mut Fed) {
+        for (cause, budget) in self.budgets.charge(self.used()) {
             fed.tripped |= cause == Cause::Exceeded && self.mode == Mode::Block;
             self.tripped |= fed.tripped;
             self.say(Notice::Budget(cause, budget));

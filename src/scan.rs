@@ -96,6 +96,12 @@ impl Scanner {
         self.begun.then(|| self.end_line())
     }
 
+    /// Whether the last line has ended and nothing of the next has come.
+    #[must_use]
+    pub fn is_at_line_start(&self) -> bool {
+        !self.begun
+    }
+
     fn end_line(&mut self) -> Scanned<'_> {
         let counts = self.state == State::Closed;
         self.state = State::Before(0);

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stdout, stdin, stdout};
 
+use crate::account::Account;
 use crate::exit::Exit;
 use crate::relay::{End, Enough, Relay, lock};
 use crate::report::{self, Frame};
@@ -37,9 +38,9 @@ pub struct Shared {
 ///
 /// # Errors
 /// Where the pipes, signal handlers or thread that this takes cannot be had.
-pub fn filter(shared: &Shared) -> io::Result<Exit> {
+pub fn filter(shared: &Shared, account: Option<&mut Account>) -> io::Result<Exit> {
     let signals = Signals::catch(signals::FILTER)?;
-    let mut watch = Watch::start(shared.clone(), signals, stdin(), true)?;
+    let mut watch = Watch::start(shared.clone(), account, signals, stdin(), true)?;
     loop {
         let news = watch.wait(None, false)?;
         if let Some(end) = news.end {
@@ -69,23 +70,26 @@ pub struct News {
 
 /// The relay at work, and everything that is waited for.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Watch<'a> {
     shared: Shared,
+    account: Option<&'a mut Account>,
     signals: Signals,
     bell: PipeReader,
     rung: Arc<AtomicBool>,
     relay: Option<JoinHandle<End>>,
     enough: Arc<Enough>,
+    can_be_stopped: bool,
     redraw: Redraw,
 }
 
-impl Watch {
+impl<'a> Watch<'a> {
     /// Starts the relay from `input` to stdout; see [`Relay::ends_at_trip`].
     ///
     /// # Errors
     /// Where the pipes or the thread that this takes cannot be had.
     pub fn start(
         shared: Shared,
+        account: Option<&'a mut Account>,
         signals: Signals,
         input: impl AsFd + Send + 'static,
         ends_at_trip: bool,
@@ -94,6 +98,7 @@ impl Watch {
         let rung = Arc::new(AtomicBool::new(false));
         let enough = Arc::new(Enough::new()?);
         let bell_end = Bell { pipe: bell_writer, rung: Arc::clone(&rung) };
+        let can_be_stopped = ends_at_trip && account.as_ref().is_some_and(|account| account.is_limited());
         let (shared_too, enough_too) = (shared.clone(), Arc::clone(&enough));
         let relay = std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
             let shares = lock(&shared_too.screen).shares_stdout();
@@ -103,6 +108,7 @@ impl Watch {
                 ring: || bell_end.ring(),
                 ends_at_trip,
                 enough: &enough_too,
+                can_be_stopped,
             };
             let end = relay.relay(&input, stdout());
             // The next in the pipe sees the end of the stream now, not after the report; and a
@@ -112,7 +118,8 @@ impl Watch {
             }
             end
         })?;
-        Ok(Watch { shared, signals, bell, rung, relay: Some(relay), enough, redraw: Redraw::default() })
+        let (relay, redraw) = (Some(relay), Redraw::default());
+        Ok(Watch { shared, account, signals, bell, rung, relay, enough, can_be_stopped, redraw })
     }
 
     /// The signals that are caught.
@@ -132,10 +139,9 @@ impl Watch {
     /// # Errors
     /// Where poll fails.
     pub fn wait(&mut self, time: Option<Duration>, stdout_too: bool) -> io::Result<News> {
-        let time = match (time, self.redraw.wait()) {
-            (Some(time), Some(redraw)) => Some(time.min(redraw)),
-            (time, redraw) => time.or(redraw),
-        };
+        let due = self.account.as_ref().and_then(|account| account.due());
+        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let time = [time, self.redraw.wait(), due].into_iter().flatten().min();
         // The bell of a relay that has ended rings for ever; stdout is not its own any more.
         let listening = self.relay.is_some();
         let [bell, called, reader_gone] = {
@@ -157,6 +163,7 @@ impl Watch {
             news.signals = others;
             self.redraw.wanted |= !Vec::is_empty(&redraw);
         }
+        self.keep_account();
         if self.redraw.is_due() {
             draw(&self.shared);
             self.redraw = Redraw { wanted: false, last: Some(Instant::now()) };
@@ -164,12 +171,29 @@ impl Watch {
         Ok(news)
     }
 
+    /// Records what was used and looks at what others used, where that is due.
+    fn keep_account(&mut self) {
+        let Some(account) = &mut self.account else { return };
+        account.news(&lock(&self.shared.run));
+        if account.due().is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        let (changed, words) = account.step(&self.shared.run);
+        if let Some(words) = words {
+            self.shared.say(&words);
+        }
+        self.redraw.wanted |= changed;
+        if changed && self.can_be_stopped && lock(&self.shared.run).tripped() {
+            self.enough.say();
+        }
+    }
+
     /// How the relay ended; where it failed, that is said.
     fn ended(&self, relay: JoinHandle<End>) -> End {
         let end = relay.join().unwrap_or(End::Unreadable(Errno::IO));
         match end {
-            End::Unreadable(error) => self.shared.say(&format!("cannot read stdin: {}", reason(error))),
-            End::Unwritable(error) => self.shared.say(&format!("cannot write to stdout: {}", reason(error))),
+            End::Unreadable(error) => self.shared.say(&format!("cannot read stdin: {}", report::reason(error))),
+            End::Unwritable(error) => self.shared.say(&format!("cannot write to stdout: {}", report::reason(error))),
             _ => {}
         }
         end
@@ -218,13 +242,6 @@ fn ready(fds: [(BorrowedFd<'_>, PollFlags); 3], time: Option<Duration>) -> io::R
         Ok(_) | Err(Errno::INTR) => Ok(polled.map(|fd| !fd.revents().is_empty())),
         Err(error) => Err(error.into()),
     }
-}
-
-/// The system's words for an error, without the number.
-#[must_use]
-pub fn reason(error: impl Into<io::Error>) -> String {
-    let text = error.into().to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 impl Shared {

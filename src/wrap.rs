@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP};
 
+use crate::account::Account;
 use crate::child::Child;
 use crate::exit::Exit;
 use crate::relay::{End, lock};
@@ -73,20 +74,25 @@ impl Ending {
 ///
 /// # Errors
 /// Where the command cannot be started, or what it takes to watch it cannot be had.
-pub fn wrap(shared: &Shared, command: &[OsString], manners: Manners) -> io::Result<Exit> {
+pub fn wrap<'a>(
+    shared: &'a Shared,
+    account: Option<&'a mut Account>,
+    command: &[OsString],
+    manners: Manners,
+) -> io::Result<Exit> {
     // Before the start, so that no signal and no end is missed.
     let signals = Signals::catch(signals::WRAP)?;
     let (child, output) = Child::start(command)?;
     if !child.shares_group() {
         signals.also(SIGTSTP)?;
     }
-    let watch = Watch::start(shared.clone(), signals, output, false)?;
+    let watch = Watch::start(shared.clone(), account, signals, output, false)?;
     Wrap { shared, watch, child, manners, ending: None, end: None, drain: Drain::Not, told: None }.run()
 }
 
 struct Wrap<'a> {
     shared: &'a Shared,
-    watch: Watch,
+    watch: Watch<'a>,
     child: Child,
     manners: Manners,
     ending: Option<Ending>,

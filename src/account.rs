@@ -1,0 +1,191 @@
+//! A run's account with its ledger: when to record what was used, and when to look at what others
+//! have used. Failures are said once; the stream goes on.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::budget::Mode;
+use crate::ledger::{Ledger, Unusable};
+use crate::relay::lock;
+use crate::report::{clean, reason};
+use crate::run::Run;
+use crate::tokens::Tokens;
+
+/// Use is recorded at most this often.
+const RECORD: Duration = Duration::from_millis(200);
+
+/// Where the lock was not had, it is tried again after this; where the disk failed, after the other.
+const BUSY: Duration = Duration::from_millis(50);
+const FAILED: Duration = Duration::from_secs(1);
+
+/// How often the ledger is looked at for what others used.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A ledger in use by a run.
+#[derive(Debug)]
+pub struct Account {
+    ledger: Ledger,
+    /// When to record next; `None` where nothing is new.
+    record: Option<Instant>,
+    /// When to look next; `None` where nothing is limited.
+    look: Option<Instant>,
+    last_record: Option<Instant>,
+    recorded: Tokens,
+    failed: bool,
+}
+
+/// The time in Unix seconds.
+#[must_use]
+pub fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+impl Account {
+    /// An account with a ledger that has admitted the run. Others' use matters where it is `limited`.
+    #[must_use]
+    pub fn new(ledger: Ledger, limited: bool) -> Self {
+        Account {
+            ledger,
+            record: None,
+            look: limited.then(|| Instant::now() + LOOK),
+            last_record: None,
+            recorded: Tokens::default(),
+            failed: false,
+        }
+    }
+
+    /// Whether others' use is looked at.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.look.is_some()
+    }
+
+    /// When there is something to do next.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.record.into_iter().chain(self.look).min()
+    }
+
+    /// The run has news: what it used is to be recorded soon.
+    pub fn news(&mut self, run: &Run) {
+        if self.record.is_none() && run.meter.total() != self.recorded {
+            let now = Instant::now();
+            self.record = Some(self.last_record.map_or(now, |last| (last + RECORD).max(now)));
+        }
+    }
+
+    /// Does what is due. Returns whether others' use has changed, and what to say, if anything.
+    pub fn step(&mut self, run: &Mutex<Run>) -> (bool, Option<String>) {
+        let now = Instant::now();
+        let mut look = self.look.is_some_and(|due| due <= now);
+        let mut result = Ok(());
+        if self.record.is_some_and(|due| due <= now) {
+            let (models, total) = {
+                let run = lock(run);
+                (models(&run), run.meter.total())
+            };
+            match self.ledger.spend(&models, unix_now()) {
+                Ok(true) => {
+                    self.recorded = total;
+                    self.last_record = Some(now);
+                    self.record = None;
+                    look = true;
+                }
+                Ok(false) => self.record = Some(now + BUSY),
+                Err(error) => {
+                    self.record = Some(now + FAILED);
+                    result = Err(format!("cannot write ledger: {}; going on", reason(error)));
+                }
+            }
+        }
+        let mut changed = false;
+        if look {
+            self.look = self.look.map(|_| now + LOOK);
+            match self.ledger.look(unix_now()) {
+                Ok(_) => changed = self.share(&mut lock(run)),
+                Err(error) => {
+                    result = Err(format!("cannot read ledger: {}; going on", reason(error)));
+                }
+            }
+        }
+        let said = self.failed;
+        self.failed |= result.is_err();
+        (changed, result.err().filter(|_| !said))
+    }
+
+    fn share(&self, run: &mut Run) -> bool {
+        let now = unix_now();
+        run.share(self.ledger.shared(now), |name| self.ledger.used_by(name, now))
+    }
+
+    /// Records the last of what the run used, and that it has ended. Returns what to say, if
+    /// anything.
+    pub fn close(mut self, run: &mut Run) -> Option<String> {
+        let error = self.ledger.leave(&models(run), unix_now()).err();
+        self.share(run);
+        error.map(|error| error.to_string())
+    }
+}
+
+/// What came of opening an account.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// Whether the run may start.
+    pub admitted: bool,
+    /// The account; none where the run may not start, or where warn mode goes on without.
+    pub account: Option<Account>,
+    /// What to say.
+    pub words: Vec<String>,
+}
+
+/// Opens the account of a run with the ledger at `path`, of which the last `window` seconds bind:
+/// enters it where it fits, or where warn mode lets it.
+///
+/// # Errors
+/// In block mode, where the ledger cannot be used.
+pub fn open(path: &Path, window: Option<f64>, run: &mut Run, estimate: Option<u64>) -> Result<Opened, Unusable> {
+    let now = unix_now();
+    let opened = Ledger::open(path, run.name.as_deref(), window, now);
+    match opened.and_then(|ledger| enter(ledger, run, estimate, now)) {
+        Err(error) if run.mode == Mode::Warn => Ok(Opened {
+            admitted: run.admit(estimate, &[]),
+            account: None,
+            words: vec![format!("{error}; going on without (--mode warn)")],
+        }),
+        result => result,
+    }
+}
+
+fn enter(mut ledger: Ledger, run: &mut Run, estimate: Option<u64>, now: f64) -> Result<Opened, Unusable> {
+    let mut words = Vec::new();
+    if ledger.book().has_foreign() {
+        if run.mode == Mode::Block {
+            return Err(ledger.unusable("use", "a newer budget-tee has written to it"));
+        }
+        words.push("the ledger has records of a newer budget-tee, which are not counted".to_owned());
+    }
+    let broken = ledger.book().broken();
+    if broken > 0 {
+        let plural = if broken == 1 { "line is no record and does" } else { "lines are no records and do" };
+        words.push(format!("{broken} {plural} not count in ledger {}", clean(&path_of(&ledger))));
+    }
+    let names: Vec<_> = run.budgets.all().iter().filter_map(|budget| budget.command.clone()).collect();
+    let used: Vec<_> = names.into_iter().map(|name| (ledger.used_by(&name, now), name)).collect();
+    let by_command = |name: &str| used.iter().find(|(_, known)| known == name).map_or(Tokens::default(), |(t, _)| *t);
+    let admitted = ledger.admit(run.budgets.expected(estimate), run.classes, now, |shared, alive| {
+        run.begin_with(shared, by_command);
+        run.admit(estimate, alive)
+    })?;
+    let limited = !run.budgets.all().is_empty();
+    Ok(Opened { admitted, account: admitted.then(|| Account::new(ledger, limited)), words })
+}
+
+fn path_of(ledger: &Ledger) -> String {
+    ledger.path().to_string_lossy().into_owned()
+}
+
+/// What a run used, by model.
+fn models(run: &Run) -> Vec<(String, Tokens)> {
+    run.meter.by_model().into_iter().map(|(name, tokens)| (name.to_owned(), tokens)).collect()
+}
