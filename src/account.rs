@@ -7,9 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::budget::Mode;
 use crate::ledger::{Ledger, Unusable};
-use crate::relay::lock;
 use crate::report::{clean, reason};
-use crate::run::Run;
+use crate::run::{Run, lock};
 use crate::tokens::Tokens;
 
 /// Use is recorded at most this often.

@@ -34,7 +34,7 @@ pub struct Amount {
 }
 
 /// The form that every refusal of an amount names.
-const WANTED: &str = "want tokens such as 5000, 5_000, 5k, 1.5M, 2G, or dollars such as 2.50usd";
+const WANTED: &str = "want tokens such as 5000, 5_000, 5k, 1.5M, 2G";
 
 impl FromStr for Amount {
     type Err = String;

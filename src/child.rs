@@ -7,6 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, pipe};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -28,23 +29,24 @@ pub struct Child {
     status: Option<WaitStatus>,
     /// It shares budget-tee's process group, so that the terminal treats both as one.
     shares_group: bool,
-    /// Children that budget-tee had before, from the process that it was before exec.
-    strangers: Vec<Pid>,
+    /// Readable once the child has ended, also where CHLD is blocked.
+    pidfd: Option<OwnedFd>,
+    /// Descendants that budget-tee had before, from the process that it was before exec.
+    strangers: Vec<Process>,
     /// Nothing that was started here is left.
     alone: bool,
 }
 
 impl Child {
-    /// Starts `command` with its stdout in a pipe, whose other end is returned and does not block.
+    /// Starts `command` with its stdout in a pipe, whose other end is returned and does not block;
+    /// in budget-tee's process group, or in one of its own.
     ///
     /// # Errors
     /// Where the command cannot be started; not found is [`io::ErrorKind::NotFound`].
-    pub fn start(command: &[OsString]) -> io::Result<(Child, PipeReader)> {
-        let strangers = children();
+    pub fn start(command: &[OsString], shares_group: bool) -> io::Result<(Child, PipeReader)> {
+        let strangers = strangers();
         #[cfg(target_os = "linux")]
         rustix::process::set_child_subreaper(Some(getpid()))?;
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let shares_group = open("/dev/tty", flags, Mode::empty()).is_ok();
         let (reader, writer) = pipe()?;
         fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
         let spawn = |mut process: Command| -> io::Result<std::process::Child> {
@@ -65,8 +67,12 @@ impl Child {
             }
             result => result?,
         };
-        let pid = Some(Pid::from_child(&child));
-        Ok((Child { pid, status: None, shares_group, strangers, alone: false }, reader))
+        let pid = Pid::from_child(&child);
+        #[cfg(target_os = "linux")]
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok();
+        #[cfg(not(target_os = "linux"))]
+        let pidfd = None;
+        Ok((Child { pid: Some(pid), status: None, shares_group, pidfd, strangers, alone: false }, reader))
     }
 
     /// Whether the child is in budget-tee's process group.
@@ -87,6 +93,12 @@ impl Child {
         self.alone
     }
 
+    /// Readable once the child has ended; `None` where it has been reaped.
+    #[must_use]
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
     /// Sends `signal` to the child alone, where it still runs.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid {
@@ -100,9 +112,10 @@ impl Child {
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
-                    self.strangers.retain(|stranger| *stranger != pid);
+                    self.strangers.retain(|stranger| stranger.pid != pid);
                     if self.pid == Some(pid) {
                         self.pid = None;
+                        self.pidfd = None;
                         self.status = Some(status);
                     }
                 }
@@ -154,20 +167,32 @@ impl Child {
 
     /// All living descendants, strangers and what they started left out.
     fn tree(&self) -> Vec<Process> {
-        let all = processes();
-        let mut tree: Vec<Process> = Vec::new();
-        let mut parents = vec![getpid()];
-        while let Some(parent) = parents.pop() {
-            for process in all.iter().filter(|process| process.parent == Some(parent)) {
-                if !self.strangers.contains(&process.pid) && !tree.iter().any(|known| known.is(process)) {
-                    parents.push(process.pid);
-                    tree.push(*process);
-                }
-            }
-        }
+        let mut tree = below(&processes(), vec![getpid()], &self.strangers);
         tree.retain(|process| process.alive);
         tree
     }
+}
+
+/// The descendants of `parents`, without `strangers` and theirs.
+fn below(all: &[Process], mut parents: Vec<Pid>, strangers: &[Process]) -> Vec<Process> {
+    let mut found: Vec<Process> = Vec::new();
+    while let Some(parent) = parents.pop() {
+        for process in all.iter().filter(|process| process.parent == Some(parent)) {
+            let known = strangers.iter().chain(&found).any(|known| known.is(process));
+            if !known {
+                parents.push(process.pid);
+                found.push(*process);
+            }
+        }
+    }
+    found
+}
+
+/// Whether there is a controlling terminal: then the child has to stay in budget-tee's process
+/// group, or it would lose the terminal.
+#[must_use]
+pub fn has_terminal() -> bool {
+    open("/dev/tty", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).is_ok()
 }
 
 /// What happens in the process that [`Child::start`] starts: it asks to be told of budget-tee's
@@ -247,8 +272,8 @@ fn processes() -> Vec<Process> {
     pids.filter_map(Process::read).collect()
 }
 
-/// The children that this process has already.
-fn children() -> Vec<Pid> {
+/// The descendants that this process has already. Only where it has children is /proc gone through.
+fn strangers() -> Vec<Process> {
     let list = std::fs::read_to_string(format!("/proc/self/task/{}/children", getpid())).unwrap_or_default();
-    list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+    if list.is_empty() { Vec::new() } else { below(&processes(), vec![getpid()], &[]) }
 }

@@ -6,10 +6,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use rustix::process::Signal;
@@ -20,8 +19,8 @@ use crate::exit::Exit;
 use crate::report::{Style, clean, reason};
 use crate::run::Run;
 use crate::screen::Screen;
-use crate::signals;
 use crate::tokens::Classes;
+use crate::value::{ColorWhen, CommandBudget, Name, Named, Percent, Window, name_of, with_form};
 use crate::wrap::Manners;
 
 const USAGE: &str = "\
@@ -87,7 +86,7 @@ pub struct Cli {
     #[arg(allow_hyphen_values = true, value_parser = with_form::<Amount>())]
     estimate: Option<Amount>,
 
-    /// Share the budgets with every run that names the same FILE
+    /// Share the budgets with all runs that name FILE
     #[arg(short = 'L', long, value_name = "FILE", help_heading = "Shared budgets")]
     ledger: Option<PathBuf>,
 
@@ -147,106 +146,6 @@ pub struct Cli {
 
     #[arg(trailing_var_arg = true, hide = true, value_name = "COMMAND")]
     command: Vec<OsString>,
-}
-
-/// `NAME=AMOUNT`: the budget of one command. NAME goes up to the last `=`.
-#[derive(Clone, Debug)]
-struct CommandBudget {
-    name: String,
-    amount: Amount,
-}
-
-impl std::str::FromStr for CommandBudget {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.rsplit_once('=') {
-            Some((name, amount)) if !name.is_empty() => {
-                Ok(CommandBudget { name: name.to_owned(), amount: amount.parse()? })
-            }
-            _ => Err("want NAME=AMOUNT such as /review=50k".to_owned()),
-        }
-    }
-}
-
-/// A span of time that is not empty.
-#[derive(Clone, Copy, Debug)]
-struct Window(Duration);
-
-impl std::str::FromStr for Window {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let Span(span) = text.parse()?;
-        if span.is_zero() { Err("a window of no time holds nothing".to_owned()) } else { Ok(Window(span)) }
-    }
-}
-
-/// A share of a budget, 0 to 100.
-#[derive(Clone, Copy, Debug)]
-struct Percent(u8);
-
-impl std::str::FromStr for Percent {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let share = if digits { text.parse().ok().filter(|share| *share <= 100) } else { None };
-        share.map(Percent).ok_or_else(|| "want a whole number from 0 to 100".to_owned())
-    }
-}
-
-/// A signal given by name or number.
-#[derive(Clone, Copy, Debug)]
-struct Named(Signal);
-
-impl std::str::FromStr for Named {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = signals::by_name(text)?;
-        Signal::from_named_raw(number).map(Named).ok_or_else(|| format!("signal {number} cannot be sent"))
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum ColorWhen {
-    Auto,
-    Always,
-    Never,
-}
-
-impl std::str::FromStr for ColorWhen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(ColorWhen::Auto),
-            "always" => Ok(ColorWhen::Always),
-            "never" => Ok(ColorWhen::Never),
-            _ => Err("want auto, always or never".to_owned()),
-        }
-    }
-}
-
-/// Parses with `FromStr`; the error's words name the form wanted.
-fn with_form<T>() -> impl TypedValueParser<Value = T>
-where
-    T: std::str::FromStr<Err = String> + Clone + Send + Sync + 'static,
-{
-    OsStringValueParser::new().try_map(|text| text.to_str().ok_or_else(|| "want UTF-8".to_owned())?.parse::<T>())
-}
-
-/// The name of a command; any text is one.
-#[derive(Clone, Debug)]
-struct Name(String);
-
-impl std::str::FromStr for Name {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Err("want a name such as /review".to_owned()) } else { Ok(Name(text.to_owned())) }
-    }
 }
 
 /// Something that ends budget-tee before it has begun: what to say, and how to end.
@@ -388,7 +287,7 @@ impl Cli {
     pub fn summary(&self) -> Result<Option<(PathBuf, File)>, Early> {
         let Some(path) = &self.summary else { return Ok(None) };
         // What is no file of its own, such as /dev/stderr in a log, is added to.
-        let device = path.starts_with("/dev");
+        let device = ["/dev/fd", "/dev/stdout", "/dev/stderr", "/proc/self/fd"].iter().any(|at| path.starts_with(at));
         match File::options().create(true).write(true).append(device).truncate(!device).open(path) {
             Ok(file) => Ok(Some((path.clone(), file))),
             Err(error) => Err(Early::failed(cannot_write(path.as_os_str(), error))),
@@ -428,23 +327,6 @@ impl Cli {
         }
         Ok(Budgets::new(list, self.warn_at.map_or(90, |percent| percent.0)))
     }
-}
-
-/// The name that a command is charged to: the first slash command among the argument of `-p`, the
-/// last argument and the others in order; otherwise the file name of the command itself.
-fn name_of(command: &[OsString]) -> Option<String> {
-    let (program, args) = command.split_first()?;
-    let prompt = args.iter().position(|arg| arg == "-p" || arg == "--print").and_then(|at| args.get(at + 1));
-    let slash = prompt.into_iter().chain(args.last()).chain(args).find_map(|arg| slash_command(arg.to_str()?));
-    let file = || Path::new(program).file_name().map(|name| name.to_string_lossy().into_owned());
-    slash.map(str::to_owned).or_else(file)
-}
-
-/// The first word of a text, where it looks like `/name` or `/ns:name`.
-fn slash_command(text: &str) -> Option<&str> {
-    let word = text.split_ascii_whitespace().next()?;
-    let name = word.strip_prefix('/')?;
-    (name.starts_with(|c: char| c.is_alphabetic()) && !name.contains('/')).then_some(word)
 }
 
 /// Writes to stdout what was asked for instead of a run.
@@ -503,33 +385,4 @@ fn locale_is_utf8() -> bool {
 #[must_use]
 pub fn table() -> clap::Command {
     <Cli as CommandFactory>::command()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name(words: &[&str]) -> Option<String> {
-        name_of(&words.iter().map(OsString::from).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn a_wrapped_command_is_charged_to_its_slash_command() {
-        for (words, want) in [
-            (&["claude", "-p", "/review src/main.rs", "--verbose"][..], "/review"),
-            (&["claude", "--verbose", "--print", "/ns:fix", "/other"], "/ns:fix"),
-            (&["claude", "--verbose", "/last one"], "/last"),
-            (&["claude", "/first", "-p", "no slash", "plain"], "/first"),
-            (&["claude", "-p", "  /spaces before"], "/spaces"),
-            (&["claude", "-p", "look at /usr/bin"], "claude"),
-            (&["claude", "-p", "/usr/bin is a path"], "claude"),
-            (&["claude", "-p", "/1st"], "claude"),
-            (&["claude", "-p", "/"], "claude"),
-            (&["claude", "-p"], "claude"),
-            (&["/opt/bin/agent"], "agent"),
-        ] {
-            assert_eq!(name(words).as_deref(), Some(want), "{words:?}");
-        }
-        assert_eq!(name(&[]), None);
-    }
 }

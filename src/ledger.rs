@@ -6,6 +6,7 @@
 //! [`crate::book`]'s business; when to write and look is the watch's.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
@@ -367,13 +368,16 @@ impl Ledger {
     }
 }
 
+/// Tokens by the model's name.
+type ByModel = Vec<(String, Tokens)>;
+
 /// The records of `old` with those of ended runs summed up by command and time: by the minute for
 /// two days, by the hour for forty, by the day before. What was spent is dated to the end of its
 /// span, so that a window never forgets it early. Lines that are no records are left out.
 fn summed_up(old: &[u8], book: &Book, now: f64) -> io::Result<Vec<u8>> {
     let mut kept = Vec::new();
-    let mut sums: Vec<(u64, Option<String>, Vec<(String, Tokens)>)> = Vec::new();
-    let mut spent: std::collections::HashMap<String, Vec<(String, Tokens)>> = std::collections::HashMap::new();
+    let mut sums: Vec<(u64, Option<String>, ByModel)> = Vec::new();
+    let mut spent: HashMap<String, ByModel> = HashMap::new();
     for text in old.split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
         let Ok(record) = serde_json::from_slice::<Record<'_>>(text) else { continue };
         if record.run.as_deref().is_some_and(|run| book.is_open(run)) {

@@ -1,8 +1,9 @@
 //! budget-tee: counts, forwards, shows, stops. See `budget-tee --help` and budget-tee(1).
 //!
-//! The map: `cli` makes typed parts of the command line; `run` is what one stream comes to
-//! (`scan` finds the values, `usage` names them, `meter` counts, `budget` judges); `relay` moves
-//! the bytes; `watch` waits for signals and news; `wrap` runs a command and ends its `child`;
+//! The map: `cli` makes typed parts of the command line, with the `value`s that options take and
+//! the `amount`s among them; `run` is what one stream comes to (`scan` finds the values, `usage`
+//! names them, `meter` counts `tokens` by `message` and `session`, `budget` judges); `relay` moves
+//! the bytes; `signals` are caught in one place; `watch` waits for signals and news; `wrap` runs a command and ends its `child`;
 //! `account` keeps a run's `ledger`, whose records a `book` adds up for `status`;
 //! `report` writes what `screen` shows; `exit` is the table of exit codes.
 
@@ -18,9 +19,8 @@ use budget_tee::budget::Budget;
 use budget_tee::cli::{self, Cli, Early, cannot_write};
 use budget_tee::exit::Exit;
 use budget_tee::ledger::Ledger;
-use budget_tee::relay::lock;
-use budget_tee::report::{self, reason};
-use budget_tee::run::Run;
+use budget_tee::report::{self, reason, without_number};
+use budget_tee::run::{Run, lock};
 use budget_tee::screen::Screen;
 use budget_tee::status::{self, Status};
 use budget_tee::watch::{self, Shared};
@@ -28,7 +28,8 @@ use budget_tee::{child, wrap};
 
 fn main() {
     if let Some((name, error)) = child::become_command() {
-        not_run(&name, error).leave();
+        Screen::say_only(&format!("cannot run {}: {}", shown(&name), without_number(&error.to_string())));
+        Exit::not_run(&error).leave();
     }
     let exit = run().unwrap_or_else(|early| {
         if !early.message.is_empty() {
@@ -39,12 +40,9 @@ fn main() {
     exit.leave()
 }
 
-/// Says that a command cannot be run, and how that ends.
-fn not_run(command: &OsStr, error: std::io::Error) -> Exit {
-    let exit = Exit::not_run(&error);
-    let name = report::clean(&command.to_string_lossy());
-    Screen::say_only(&format!("cannot run {name}: {}", reason(error)));
-    exit
+/// A command's name as it can be shown.
+fn shown(command: &OsStr) -> String {
+    report::clean(&command.to_string_lossy())
 }
 
 fn run() -> Result<Exit, Early> {
@@ -75,7 +73,7 @@ fn run() -> Result<Exit, Early> {
         None => watch::filter(&shared, account.as_mut())
             .map_err(|error| Early::failed(format!("cannot start: {}", reason(error))))?,
         Some(name) => wrap::wrap(&shared, account.as_mut(), command, cli.manners())
-            .unwrap_or_else(|error| not_run(name.as_os_str(), error)),
+            .map_err(|error| Early::failed(format!("cannot run {}: {}", shown(name), reason(error))))?,
     };
     if let Some(words) = account.and_then(|account| account.close(&mut lock(&shared.run))) {
         shared.say(&words);
@@ -84,7 +82,7 @@ fn run() -> Result<Exit, Early> {
         let json = report::summary(&lock(&shared.run), exit, started, SystemTime::now());
         if let Err(error) = json.map_err(std::io::Error::from).and_then(|json| file.write_all(&json)) {
             shared.say(&cannot_write(path.as_os_str(), error));
-            exit = if exit == Exit::Done { Exit::Failed } else { exit };
+            exit = if matches!(exit, Exit::Done | Exit::Child(0)) { Exit::Failed } else { exit };
         }
     }
     watch::finish(&shared, exit);

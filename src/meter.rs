@@ -10,10 +10,11 @@
 //! [`RECENT_SESSIONS`] sessions keep what their next `result` line is compared with; a forgotten
 //! one stays in the total, and counts as new only if it goes on after that many others were seen.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
-use crate::session::{ModelId, PerModel, Session, parse_version};
+use crate::message::{Message, Models, Part};
+use crate::session::{PerModel, Session, parse_version};
 use crate::tokens::{Class, Tokens};
 use crate::usage::Line;
 
@@ -22,12 +23,6 @@ pub const RECENT_MESSAGES: usize = 1024;
 
 /// How many sessions are remembered; see the module's text for why that is enough.
 pub const RECENT_SESSIONS: usize = 256;
-
-/// How many models are told apart; all further ones are shown as one.
-const MODELS_MAX: usize = 64;
-
-/// The longest model name kept, in characters.
-const MODEL_NAME_MAX: usize = 128;
 
 /// After this many messages that all report zero tokens, live counting is called blind.
 const BLIND_AFTER: u32 = 10;
@@ -60,47 +55,6 @@ pub struct Meter {
     starts: u64,
     counted_live: bool,
     findings: Vec<Finding>,
-}
-
-/// The names of the models seen.
-#[derive(Debug, Default)]
-struct Models(Vec<String>);
-
-/// A message that may get further lines.
-#[derive(Debug)]
-struct Message {
-    /// Hash of the session and the message's id; `None` where it has no id.
-    key: Option<u64>,
-    session: u64,
-    /// Hash of the `parent_tool_use_id`; `None` in the main loop.
-    parent: Option<u64>,
-    model: ModelId,
-    tokens: Tokens,
-    /// The last `message_start` event that named it: its number and its parent.
-    start: Option<(u64, Option<u64>)>,
-    aborted: bool,
-    /// A tool's result has told what it came to.
-    complete: bool,
-    /// What of it was counted since the session's last settlement, and since its last turn.
-    live: Part,
-    turn: Part,
-}
-
-/// A part of a message that counts only as long as the session has not come to another epoch.
-#[derive(Clone, Copy, Debug, Default)]
-struct Part {
-    epoch: u32,
-    tokens: Tokens,
-}
-
-impl Part {
-    fn since(self, epoch: u32) -> Tokens {
-        if self.epoch == epoch { self.tokens } else { Tokens::default() }
-    }
-
-    fn add(&mut self, epoch: u32, more: Tokens) {
-        *self = Part { epoch, tokens: self.since(epoch).plus(more) };
-    }
 }
 
 /// One sighting of a message's usage.
@@ -300,9 +254,9 @@ impl Meter {
         self.usage_seen |= usage.is_some() || models.is_some();
         let usage = usage.unwrap_or_default();
         let at = self.session(line);
-        let in_flight = self.in_flight(at);
-        let session = &mut self.sessions[at];
         if let Some(models) = models {
+            let in_flight = self.in_flight(at);
+            let session = &mut self.sessions[at];
             let mut told = PerModel::default();
             for model in models {
                 told.add(self.models.id(Some(&model.name)), model.usage.tokens().unwrap_or_default());
@@ -312,8 +266,9 @@ impl Meter {
             self.findings.extend(carried.as_ref().map(|carried| Finding::CarriedOver(carried.sum())));
             session.settle(&told, carried, in_flight);
         } else {
-            session.settle_turn(usage);
+            self.sessions[at].settle_turn(usage);
         }
+        let session = &mut self.sessions[at];
         session.turns = session.turns.wrapping_add(1).max(1);
         session.turn = Tokens::default();
         self.update(at);
@@ -323,14 +278,11 @@ impl Meter {
     /// settlement: its call may not have ended, so that no `modelUsage` can have it yet.
     fn in_flight(&self, session: usize) -> Tokens {
         let session = &self.sessions[session];
-        let mut parents = Vec::new();
+        let mut parents = HashSet::new();
         let mut sum = Tokens::default();
         for message in self.recent.iter().rev().filter(|m| m.session == session.id && m.parent.is_some()) {
-            if !parents.contains(&message.parent) {
-                parents.push(message.parent);
-                if !message.complete && !message.aborted {
-                    sum = sum.plus(message.live.since(session.settlements));
-                }
+            if parents.insert(message.parent) && !message.complete && !message.aborted {
+                sum = sum.plus(message.live.since(session.settlements));
             }
         }
         sum
@@ -437,25 +389,5 @@ impl Meter {
         let before = session.shown;
         session.shown = before.max(session.sum());
         self.total = self.total.plus(session.shown.less(before));
-    }
-}
-
-impl Models {
-    fn id(&mut self, name: Option<&str>) -> ModelId {
-        let name = name.unwrap_or("unknown");
-        let name = name.char_indices().nth(MODEL_NAME_MAX).map_or(name, |(end, _)| &name[..end]);
-        if let Some(id) = self.0.iter().position(|known| known == name) {
-            return id;
-        }
-        if self.0.len() < MODELS_MAX {
-            self.0.push(name.to_owned());
-            self.0.len() - 1
-        } else {
-            MODELS_MAX
-        }
-    }
-
-    fn name(&self, id: ModelId) -> &str {
-        self.0.get(id).map_or("others", String::as_str)
     }
 }

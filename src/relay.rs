@@ -5,13 +5,13 @@
 
 use std::io::{self, PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::AsFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 
-use crate::run::Run;
+use crate::run::{Run, lock};
 use crate::screen::Screen;
 
 /// What one read takes at most, in bytes.
@@ -172,11 +172,6 @@ impl<Ring: Fn()> Relay<'_, Ring> {
             }
         }
     }
-}
-
-/// Locks what the relay and the watch share. A holder that panicked left it usable.
-pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes all of `bytes`, in as many writes as it takes; waits where the descriptor does not.

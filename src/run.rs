@@ -2,6 +2,8 @@
 //!
 //! This is what the relay feeds and the watch looks at. It does no I/O and knows no clock.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use crate::book::OpenRun;
 use crate::budget::{Budget, Budgets, Cause, DEFAULT_ESTIMATE, Mode, Used};
 use crate::ledger::Shared;
@@ -9,8 +11,9 @@ use crate::meter::{Finding, Meter};
 use crate::scan::{Scanned, Scanner};
 use crate::tokens::{Classes, Tokens};
 
-/// How many notices wait to be shown at most; a hostile stream could cause any number.
-const NOTICES_MAX: usize = 100;
+/// With so many notices waiting to be shown, further findings are dropped: a hostile stream could
+/// cause any number.
+const FINDINGS_MAX: usize = 100;
 
 /// Something to say on stderr, once.
 #[derive(Clone, Debug)]
@@ -80,7 +83,10 @@ impl Run {
             }
             let Some(scanned) = self.scanner.next_line(&mut rest) else { break };
             self.lines += 1;
+            let bound = self.meter.is_lower_bound();
             let changed = record(&mut self.meter, &scanned);
+            // A result line may only confirm what was counted.
+            fed.news |= bound != self.meter.is_lower_bound();
             self.judge(changed, &mut fed);
         }
         fed.taken = bytes.len() - rest.len();
@@ -184,10 +190,16 @@ impl Run {
     }
 
     fn say(&mut self, notice: Notice) {
-        if self.notices.len() < NOTICES_MAX {
+        // Of budgets and causes there are only so many, and they are said once.
+        if self.notices.len() < FINDINGS_MAX || !matches!(notice, Notice::Finding(_)) {
             self.notices.push(notice);
         }
     }
+}
+
+/// Locks what the relay and the watch share. A holder that panicked left it usable.
+pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the line has changed a total.

@@ -23,7 +23,7 @@ pub struct Scanner {
     path: Vec<Place>,
     /// The key or wanted scalar being read.
     text: Vec<u8>,
-    /// The text has an escape in it, or is too long to be wanted.
+    /// The text has an escape in it.
     escaped: bool,
     /// The last byte was a backslash inside a text.
     escape: bool,

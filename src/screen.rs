@@ -20,6 +20,9 @@ use crate::report::{Frame, Style};
 /// What a pipe takes without blocking once poll has called it writable (`PIPE_BUF`).
 const WRITE_MAX: usize = 4096;
 
+/// What waits for stderr at most, give or take a line, in bytes.
+const UNWRITTEN_MAX: usize = 64 * 1024;
+
 /// How long the last words may wait for a reader of stderr.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
@@ -185,7 +188,16 @@ impl Screen {
         if std::mem::take(&mut self.drawn) { "\x1b[J" } else { "" } // ED
     }
 
+    /// Whether stderr has yet to take something.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
     fn put(&mut self, text: &str, wait: Duration) {
+        if self.unwritten.len() > UNWRITTEN_MAX {
+            return;
+        }
         self.unwritten.extend_from_slice(text.as_bytes());
         self.flush(wait);
     }

@@ -23,23 +23,17 @@ pub const WRAP: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, S
 const REDRAW: &[i32] = &[SIGWINCH, SIGCONT];
 
 impl Signals {
-    /// Catches `signals`. One that is ignored (`nohup`, a shell's background job) stays ignored.
+    /// Catches `signals`. One that is ignored (`nohup`, a shell's background job) stays ignored, all
+    /// but CHLD: without it nothing could be reaped.
     ///
     /// # Errors
     /// Where the socket pair or a handler cannot be had.
     pub fn catch(signals: &[i32]) -> io::Result<Self> {
         let ignored = ignored();
-        let caught = signals.iter().chain(REDRAW).filter(|signal| ignored >> (**signal - 1) & 1 == 0);
+        let caught =
+            signals.iter().chain(REDRAW).filter(|signal| **signal == SIGCHLD || ignored >> (**signal - 1) & 1 == 0);
         let (read, write) = UnixStream::pair()?;
         SignalDelivery::with_pipe(read, write, SignalOnly, caught.collect::<Vec<_>>()).map(Signals)
-    }
-
-    /// Catches one more, unless it is ignored.
-    ///
-    /// # Errors
-    /// Where the handler cannot be had.
-    pub fn also(&self, signal: i32) -> io::Result<()> {
-        if ignored() >> (signal - 1) & 1 == 0 { self.0.handle().add_signal(signal) } else { Ok(()) }
     }
 
     /// Those that arrived since the last call.

@@ -355,7 +355,9 @@ impl Line {
                     self.put(field, Scalar::Absent);
                 }
                 self.forget(Place::Usage(owner));
-                self.forget(Place::Content);
+                if owner == Owner::Message {
+                    self.forget(Place::Content);
+                }
             }
             Place::Content => self.message.tool_use_id.put(Scalar::Absent),
             Place::Block => {

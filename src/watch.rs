@@ -16,14 +16,17 @@ use rustix::stdio::{dup2_stdout, stdin, stdout};
 
 use crate::account::Account;
 use crate::exit::Exit;
-use crate::relay::{End, Enough, Relay, lock};
+use crate::relay::{End, Enough, Relay};
 use crate::report::{self, Frame};
-use crate::run::Run;
+use crate::run::{Run, lock};
 use crate::screen::Screen;
 use crate::signals::{self, Signals};
 
 /// Bars are redrawn at most this often.
 const REDRAW: Duration = Duration::from_millis(100);
+
+/// Where stderr does not take what was drawn, it is tried again this often.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// A run under way, and the screen that shows it.
 #[derive(Clone, Debug)]
@@ -42,7 +45,7 @@ pub fn filter(shared: &Shared, account: Option<&mut Account>) -> io::Result<Exit
     let signals = Signals::catch(signals::FILTER)?;
     let mut watch = Watch::start(shared.clone(), account, signals, stdin(), true)?;
     loop {
-        let news = watch.wait(None, false)?;
+        let news = watch.wait(None, None, false)?;
         if let Some(end) = news.end {
             return Ok(match end {
                 End::Stream => Exit::Done,
@@ -122,32 +125,35 @@ impl<'a> Watch<'a> {
         Ok(Watch { shared, account, signals, bell, rung, relay, enough, can_be_stopped, redraw })
     }
 
-    /// The signals that are caught.
-    #[must_use]
-    pub fn signals(&self) -> &Signals {
-        &self.signals
-    }
-
     /// Tells the relay to forward what there is and to wait for nothing more.
     pub fn enough(&self) {
         self.enough.say();
     }
 
-    /// Waits for news, at most for `time`; meanwhile the bars are drawn. Whether stdout still has
-    /// a reader is looked at where `stdout_too` says so.
+    /// Waits for news, at most for `time`, or until `child` is readable; meanwhile the bars are
+    /// drawn. Whether stdout still has a reader is looked at where `stdout_too` says so.
     ///
     /// # Errors
     /// Where poll fails.
-    pub fn wait(&mut self, time: Option<Duration>, stdout_too: bool) -> io::Result<News> {
+    pub fn wait(
+        &mut self,
+        time: Option<Duration>,
+        child: Option<BorrowedFd<'_>>,
+        stdout_too: bool,
+    ) -> io::Result<News> {
         let due = self.account.as_ref().and_then(|account| account.due());
         let due = due.map(|due| due.saturating_duration_since(Instant::now()));
         let time = [time, self.redraw.wait(), due].into_iter().flatten().min();
         // The bell of a relay that has ended rings for ever; stdout is not its own any more.
         let listening = self.relay.is_some();
-        let [bell, called, reader_gone] = {
+        let [bell, called, reader_gone, _] = {
             let bell = if listening { self.bell.as_fd() } else { self.signals.as_fd() };
             let out: BorrowedFd<'_> = if stdout_too && listening { stdout() } else { bell };
-            ready([(bell, PollFlags::IN), (self.signals.as_fd(), PollFlags::IN), (out, PollFlags::empty())], time)?
+            let signals = self.signals.as_fd();
+            let child = child.unwrap_or(signals);
+            let fds =
+                [(bell, PollFlags::IN), (signals, PollFlags::IN), (out, PollFlags::empty()), (child, PollFlags::IN)];
+            ready(fds, time)?
         };
         let mut news = News { reader_gone: reader_gone && stdout_too && listening, ..News::default() };
         if bell && listening {
@@ -165,8 +171,8 @@ impl<'a> Watch<'a> {
         }
         self.keep_account();
         if self.redraw.is_due() {
-            draw(&self.shared);
-            self.redraw = Redraw { wanted: false, last: Some(Instant::now()) };
+            let behind = draw(&self.shared);
+            self.redraw = Redraw { wanted: behind, last: Some(Instant::now()), behind };
         }
         Ok(news)
     }
@@ -219,13 +225,16 @@ impl Bell {
 struct Redraw {
     wanted: bool,
     last: Option<Instant>,
+    /// Stderr has not taken the last yet.
+    behind: bool,
 }
 
 impl Redraw {
     /// How long to wait for the next time; for ever where nothing is to be drawn.
     fn wait(&self) -> Option<Duration> {
-        let since = self.last.map_or(REDRAW, |last| last.elapsed());
-        self.wanted.then(|| REDRAW.saturating_sub(since))
+        let every = if self.behind { BEHIND } else { REDRAW };
+        let since = self.last.map_or(every, |last| last.elapsed());
+        self.wanted.then(|| every.saturating_sub(since))
     }
 
     fn is_due(&self) -> bool {
@@ -235,7 +244,7 @@ impl Redraw {
 
 /// Which of these descriptors have something to tell, after at most `time`. What poll tells unasked
 /// counts: an end, an error.
-fn ready(fds: [(BorrowedFd<'_>, PollFlags); 3], time: Option<Duration>) -> io::Result<[bool; 3]> {
+fn ready<const N: usize>(fds: [(BorrowedFd<'_>, PollFlags); N], time: Option<Duration>) -> io::Result<[bool; N]> {
     let mut polled = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
     let timeout = time.and_then(|time| Timespec::try_from(time).ok());
     match poll(&mut polled, timeout.as_ref()) {
@@ -264,9 +273,9 @@ impl Shared {
 }
 
 /// Says what is to be said and shows how the budgets stand. Where the relay holds the screen, that
-/// waits: the relay rings once it has written.
-fn draw(shared: &Shared) {
-    let Some(mut screen) = shared.free_screen() else { return };
+/// waits: the relay rings once it has written. Returns whether stderr has yet to take some of it.
+fn draw(shared: &Shared) -> bool {
+    let Some(mut screen) = shared.free_screen() else { return false };
     let mut run = lock(&shared.run);
     let style = screen.style();
     let notices: Vec<_> = run.notices().iter().map(|notice| report::notice(notice, &run, style)).collect();
@@ -276,6 +285,7 @@ fn draw(shared: &Shared) {
         screen.say(notice);
     }
     screen.show(&frame);
+    screen.is_behind()
 }
 
 /// The last words: what is still to be said, and the report.

@@ -11,9 +11,10 @@ use rustix::process::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP};
 
 use crate::account::Account;
-use crate::child::Child;
+use crate::child::{self, Child};
 use crate::exit::Exit;
-use crate::relay::{End, lock};
+use crate::relay::End;
+use crate::run::lock;
 use crate::signals::{self, Signals};
 use crate::watch::{Shared, Watch};
 
@@ -80,14 +81,20 @@ pub fn wrap<'a>(
     command: &[OsString],
     manners: Manners,
 ) -> io::Result<Exit> {
-    // Before the start, so that no signal and no end is missed.
-    let signals = Signals::catch(signals::WRAP)?;
-    let (child, output) = Child::start(command)?;
-    if !child.shares_group() {
-        signals.also(SIGTSTP)?;
+    let shares_group = child::has_terminal();
+    // Before the start, so that no signal and no end is missed. Who has a terminal is stopped by it.
+    let stop = if shares_group { &[][..] } else { &[SIGTSTP] };
+    let signals = Signals::catch(&[signals::WRAP, stop].concat())?;
+    let (child, output) = Child::start(command, shares_group)?;
+    match Watch::start(shared.clone(), account, signals, output, false) {
+        Ok(watch) => {
+            Wrap { shared, watch, child, manners, ending: None, end: None, drain: Drain::Not, told: None }.run()
+        }
+        Err(error) => {
+            child.signal_tree(Signal::KILL);
+            Err(error)
+        }
     }
-    let watch = Watch::start(shared.clone(), account, signals, output, false)?;
-    Wrap { shared, watch, child, manners, ending: None, end: None, drain: Drain::Not, told: None }.run()
 }
 
 struct Wrap<'a> {
@@ -121,7 +128,14 @@ impl Wrap<'_> {
             };
             let due = self.ending.and_then(|ending| ending.due).into_iter().chain(drain).min();
             let time = due.map(|due| due.saturating_duration_since(Instant::now()));
-            let news = self.watch.wait(time, true)?;
+            let news = match self.watch.wait(time, self.child.pidfd(), self.ending.is_none()) {
+                Ok(news) => news,
+                Err(error) => {
+                    self.child.signal_tree(Signal::KILL);
+                    return Err(error);
+                }
+            };
+            self.child.reap();
             for signal in news.signals {
                 self.signalled(signal);
             }
@@ -145,7 +159,7 @@ impl Wrap<'_> {
     /// sent it to the whole process group.
     fn signalled(&mut self, signal: i32) {
         match signal {
-            SIGCHLD => self.child.reap(),
+            SIGCHLD => {}
             SIGTSTP => {
                 self.child.signal(Signal::TSTP);
                 let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);

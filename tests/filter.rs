@@ -296,7 +296,7 @@ fn stderr_that_is_full_closed_or_unread_changes_nothing() {
     let input = bytes("review.jsonl");
     let check = |ran: Ran| assert_eq!((ran.code(), ran.out == input), (Some(0), true));
     for redirection in ["2>/dev/full", "2>&-"] {
-        let mut shell = std::process::Command::new("sh");
+        let mut shell = harness::plain("sh");
         let binary = env!("CARGO_BIN_EXE_budget-tee");
         shell.args(["-c", &format!("exec \"$0\" --limit 20k {redirection}"), binary]);
         check(finish(shell, &input));
@@ -362,7 +362,7 @@ impl TryCloneForTest for std::process::ChildStdout {
 
 #[test]
 fn a_signal_that_was_ignored_stays_ignored() {
-    let mut shell = std::process::Command::new("sh");
+    let mut shell = harness::plain("sh");
     shell.args(["-c", "trap '' INT; exec \"$0\" -q", env!("CARGO_BIN_EXE_budget-tee")]);
     shell.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = shell.spawn().expect("starts");

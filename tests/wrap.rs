@@ -11,7 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{Ran, assistant, budget_tee, bytes, finish, fixture, kill, read_until, run, summary, terminal};
+use harness::{Ran, assistant, budget_tee, bytes, finish, fixture, kill, plain, read_until, run, summary, terminal};
 use rustix::process::{Pid, Signal, test_kill_process};
 
 /// `args`, then a shell that runs `script`.
@@ -35,7 +35,7 @@ const BLOCK: &[&str] = &["-q", "-l", "1000", "-m", "block", "-k", "0.3s"];
 /// Starts a shell's `script` wrapped, in a session of its own where there is no terminal.
 fn start(args: &[&str], script: &str) -> (Child, ChildStdout) {
     // It becomes budget-tee without a fork.
-    let mut command = Command::new("setsid");
+    let mut command = plain("setsid");
     command.arg(env!("CARGO_BIN_EXE_budget-tee")).args(shell(args, script));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("starts");
@@ -84,12 +84,12 @@ fn only_three_descriptors_are_open_in_the_command() {
     // The shell that looks has one more open: the folder it reads.
     let script = "for fd in /proc/self/fd/*; do [ -e $fd ] && echo ${fd##*/}; done";
     let closing = "exec \"$0\" -q -- sh -c \"$1\" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
-    let output = Command::new("bash")
+    let output = plain("bash")
         .args(["-c", closing, env!("CARGO_BIN_EXE_budget-tee"), script])
         .stdin(Stdio::null())
         .output()
         .expect("runs");
-    let inherited = Command::new("bash")
+    let inherited = plain("bash")
         .args(["-c", "exec sh -c \"$1\" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-", "x", script])
         .stdin(Stdio::null())
         .output()
@@ -103,7 +103,7 @@ fn signals_are_as_a_fresh_process_has_them() {
     let binary = env!("CARGO_BIN_EXE_budget-tee");
     for ignore in ["", "trap '' INT USR1;"] {
         let [plain, wrapped] = ["", "$0 -q --"].map(|wrap| {
-            let mut shell = Command::new("sh");
+            let mut shell = plain("sh");
             shell.args(["-c", &format!("{ignore} exec {wrap} sh -c \"$1\""), binary, status]);
             finish(shell, b"").out
         });
@@ -166,20 +166,30 @@ fn what_the_command_writes_while_it_ends_is_forwarded_and_counted() {
 
 #[test]
 fn a_trip_ends_the_whole_tree_whatever_it_does() {
-    for (what, tree) in [
-        ("a tool in the background", "sleep 1000 & echo pid $!"),
-        ("one that ignores TERM", "sh -c 'trap \"\" TERM; echo pid $$; while :; do sleep 0.1; done' & sleep 0.1"),
-        ("one in a session of its own", "setsid sh -c 'echo pid $$; sleep 1000' & sleep 0.1"),
+    for (what, script) in [
+        ("a tool in the background", "sleep 1000 & echo pid $!; TRIP; wait"),
+        ("one that ignores TERM", "sh -c \"trap '' TERM; echo pid \\$\\$; $T; while :; do sleep 0.1; done\" & wait"),
+        ("one in a session of its own", "setsid sh -c \"echo pid \\$\\$; $T; sleep 1000\" & wait"),
         (
             "one left by its parent",
-            "(setsid sh -c 'trap \"\" TERM; echo pid $$; while :; do sleep 0.1; done' &); sleep 0.1",
+            "(setsid sh -c \"trap '' TERM; echo pid \\$\\$; $T; while :; do sleep 0.1; done\" &); sleep 1000",
         ),
-        ("one that is stopped", "sh -c 'echo pid $$; kill -STOP $$' & sleep 0.1"),
+        (
+            "one that is stopped",
+            "sh -c \"echo pid \\$\\$; kill -STOP \\$\\$\" & while ! grep -q 'T (stopped)' /proc/$!/status; do :; done; TRIP; wait",
+        ),
     ] {
-        let script = format!("{tree}; {}; sleep 1000", trip());
+        // The trip comes after the process has said which it is, be it from that process itself.
+        let script = format!("T='echo \"$LINE\"'; {}", script.replace("TRIP", "echo \"$LINE\""));
         let began = Instant::now();
-        let (mut child, mut stdout) = start(BLOCK, &script);
-        let pid = pid_in(read_until(&mut stdout, "\n").as_str());
+        let mut command = plain("setsid");
+        command
+            .arg(env!("CARGO_BIN_EXE_budget-tee"))
+            .args(shell(BLOCK, &script))
+            .env("LINE", assistant("a", 5000).trim_end());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("starts");
+        let pid = pid_in(read_until(child.stdout.as_mut().expect("piped"), "\n").as_str());
         assert_eq!(child.wait().expect("ends").code(), Some(122), "{what}");
         assert!(!lives(pid), "{what}");
         assert!(began.elapsed() < Duration::from_secs(5), "{what}: {:?}", began.elapsed());
@@ -274,7 +284,7 @@ fn only_the_commands_own_tree_is_signalled() {
     // As in `budget-tee -- claude | jq`: the reader is in the same job, and lives to read the last line.
     let script = format!("{}; sleep 1000", trip());
     let pipeline = "\"$0\" -q -l 1000 -m block -- sh -c \"$1\" | { cat; echo read to the end; }; echo ${PIPESTATUS[0]}";
-    let output = Command::new("bash")
+    let output = plain("bash")
         .args(["-c", pipeline, env!("CARGO_BIN_EXE_budget-tee"), &script])
         .stdin(Stdio::null())
         .output()
@@ -288,7 +298,7 @@ fn children_from_before_exec_are_left_alone() {
         "sleep 1000 & echo pid $!; exec \"$0\" -q -l 1000 -m block -- sh -c \"{}; sleep 1000\"",
         trip().replace('"', "\\\"")
     );
-    let mut command = Command::new("bash");
+    let mut command = plain("bash");
     command.args(["-c", &script, env!("CARGO_BIN_EXE_budget-tee")]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.stderr(Stdio::null()).spawn().expect("starts");
     let pid = pid_in(&read_until(child.stdout.as_mut().expect("piped"), "\n"));
@@ -300,8 +310,7 @@ fn children_from_before_exec_are_left_alone() {
 #[test]
 fn a_pipe_that_something_left_behind_holds_open_is_drained_for_a_while() {
     let began = Instant::now();
-    let (mut child, mut stdout) =
-        start(&["-q"], "(setsid sh -c 'echo pid $$; sleep 1000' &); sleep 0.1; echo last; exit 6");
+    let (mut child, mut stdout) = start(&["-q"], "(setsid sh -c 'echo pid $$; echo last; sleep 1000' &); exit 6");
     let pid = pid_in(read_until(&mut stdout, "\n").as_str());
     assert_eq!(child.wait().expect("ends").code(), Some(6));
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
@@ -396,7 +405,7 @@ fn what_others_leave_to_it_is_reaped() {
 #[test]
 fn in_a_terminals_group_the_command_stays_and_reads_the_terminal() {
     let (mut ours, theirs) = terminal(80);
-    let mut command = Command::new("setsid");
+    let mut command = plain("setsid");
     command.args(["--ctty", env!("CARGO_BIN_EXE_budget-tee"), "-q", "--", "sh", "-c"]);
     command.arg("read line; echo got $line; ps -o pgid= -p $$; ps -o pgid= -p $PPID; read line");
     command.stdin(theirs.try_clone().expect("a copy")).stdout(theirs.try_clone().expect("a copy")).stderr(theirs);
@@ -433,13 +442,69 @@ fn the_stand_in_for_claude_does_what_claude_does() {
 
 #[test]
 fn many_trips_leave_nothing_behind() {
-    let script = format!("sleep 1000 & sleep 1000 & {}; wait", trip());
+    let script = format!("sleep 1000 & echo pid $!; setsid sleep 1000 & echo pid $!; {}; wait", trip());
     for _ in 0..20 {
         let (mut child, mut stdout) = start(BLOCK, &script);
         let mut out = String::new();
         stdout.read_to_string(&mut out).expect("readable");
         assert_eq!(child.wait().expect("ends").code(), Some(122));
-        let group = Pid::from_child(&child);
-        assert!(rustix::process::test_kill_process_group(group).is_err());
+        let pids: Vec<_> = out.lines().filter(|line| line.starts_with("pid")).map(pid_in).collect();
+        assert_eq!(pids.len(), 2, "{out}");
+        for pid in pids {
+            assert!(!lives(pid));
+        }
     }
+}
+
+#[test]
+fn a_reader_that_is_gone_is_not_asked_for_again_and_again() {
+    let (mut reader, writer) = pipe().expect("a pipe");
+    let script = "trap '' TERM PIPE; echo ready; while [ ! -e /proc/$PPID/task ]; do :; done; read line";
+    let mut command = budget_tee(&shell(&["-q", "-k", "1s"], script));
+    let mut child = command.stdin(Stdio::piped()).stdout(writer).stderr(Stdio::null()).spawn().expect("starts");
+    drop(command);
+    read_until(&mut reader, "ready\n");
+    drop(reader);
+    // The grace is the time that is looked at: user and system time in ticks of 10 ms.
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), rustix::process::PidfdFlags::empty());
+    let fd = pidfd.expect("it is there");
+    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 700_000_000 };
+    let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut fds, Some(&timeout)).expect("polls"), 0, "it waits for the grace");
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("there");
+    let ticks: u64 = stat
+        .rsplit(')')
+        .next()
+        .expect("fields")
+        .split(' ')
+        .skip(12)
+        .take(2)
+        .filter_map(|t| t.parse::<u64>().ok())
+        .sum();
+    assert!(ticks < 20, "{ticks} ticks of the processor");
+    assert_eq!(child.wait().expect("ends").code(), Some(141));
+}
+
+#[test]
+fn a_start_with_chld_ignored_ends_all_the_same() {
+    let mut perl = plain("perl");
+    perl.args([
+        "-e",
+        "$SIG{CHLD} = 'IGNORE'; exec @ARGV",
+        env!("CARGO_BIN_EXE_budget-tee"),
+        "-q",
+        "--",
+        "sh",
+        "-c",
+        "exit 3",
+    ]);
+    assert_eq!(finish(perl, b"").code(), Some(3));
+}
+
+#[test]
+fn a_summary_that_cannot_be_written_is_a_failure_here_too() {
+    let ran = run(&["-q", "--summary", "/dev/full", "--", "true"], b"");
+    assert_eq!(ran.code(), Some(125), "{}", ran.err);
+    let ran = run(&["-q", "--summary", "/dev/full", "--", "false"], b"");
+    assert_eq!(ran.code(), Some(1), "{}", ran.err);
 }

@@ -21,14 +21,21 @@ pub fn bytes(name: &str) -> Vec<u8> {
 
 /// budget-tee with these arguments and none of the caller's settings.
 pub fn budget_tee(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_budget-tee"));
+    let mut command = plain(env!("CARGO_BIN_EXE_budget-tee"));
+    command.args(args);
+    command
+}
+
+/// Another program, which may run budget-tee, with none of the caller's settings for it.
+pub fn plain(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("BUDGET_TEE_") || name.starts_with("CLICOLOR") || name == "NO_COLOR" {
             command.env_remove(name);
         }
     }
-    command.args(args).env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
+    command.env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
     command
 }
 

@@ -1,0 +1,559 @@
+//! Budgets shared in a ledger: many runs at once, runs that are killed, files that are broken.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod harness;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use budget_tee::book::Book;
+use budget_tee::tokens::Classes;
+use harness::{Ran, assistant, budget_tee, kill, read_until, run, terminal};
+use proptest::prelude::*;
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// A folder with the path of a ledger in it.
+fn ledger() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("spend.ndjson");
+    (folder, path)
+}
+
+fn with(path: &Path, args: &[&str]) -> Command {
+    let mut command = budget_tee(args);
+    command.env("BUDGET_TEE_LEDGER", path);
+    command
+}
+
+fn run_with(path: &Path, args: &[&str], input: &str) -> Ran {
+    harness::finish(with(path, args), input.as_bytes())
+}
+
+/// The status report for scripts, and its exit code.
+fn status(path: &Path, args: &[&str]) -> (Value, Option<i32>) {
+    let ran = run_with(path, &[args, &["--status", "--json"]].concat(), "");
+    (serde_json::from_slice(&ran.out).expect("JSON"), ran.code())
+}
+
+fn counted(path: &Path) -> u64 {
+    status(path, &[]).0["counted"].as_u64().expect("a number")
+}
+
+/// A run that has been admitted and waits for more of its stream.
+struct Waiting {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+}
+
+/// Starts a run and lets a first line pass, so that it is known to have been admitted.
+fn waiting(path: &Path, args: &[&str]) -> Waiting {
+    let mut command = with(path, args);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+    let (mut stdin, mut stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+    // One that was refused reads nothing.
+    let _ = stdin.write_all(b"{}\n");
+    let mut line = [0; 3];
+    let _ = stdout.read_exact(&mut line);
+    Waiting { child, stdin, stdout }
+}
+
+impl Waiting {
+    fn pass(&mut self, line: &str) {
+        self.stdin.write_all(line.as_bytes()).expect("written");
+        read_until(&mut self.stdout, "\n");
+    }
+
+    fn end(mut self) -> Option<i32> {
+        drop(self.stdin);
+        self.child.wait().expect("ends").code()
+    }
+}
+
+#[test]
+fn runs_one_after_the_other_draw_on_one_budget() {
+    let (_folder, path) = ledger();
+    let block = ["-q", "-l", "10k", "-m", "block"];
+    assert_eq!(run_with(&path, &block, &assistant("a", 6000)).code(), Some(0));
+    let ran = run_with(&path, &block, &assistant("b", 6000));
+    assert_eq!((ran.code(), ran.out), (Some(122), assistant("b", 6000).into_bytes()));
+    let ran = run_with(&path, &block, &assistant("c", 1));
+    assert_eq!((ran.code(), ran.out.len()), (Some(121), 0));
+    assert_eq!(counted(&path), 12_000);
+}
+
+#[test]
+fn a_command_has_its_budget_across_runs() {
+    let (_folder, path) = ledger();
+    let args = ["-q", "-b", "/a=10k", "-m", "block", "-n"];
+    let of = |name| [&args[..], &[name]].concat();
+    assert_eq!(run_with(&path, &of("/a"), &assistant("a", 9500)).code(), Some(0));
+    assert_eq!(run_with(&path, &of("/b"), &assistant("b", 9500)).code(), Some(0));
+    assert_eq!(run_with(&path, &of("/a"), &assistant("c", 2000)).code(), Some(121));
+    let args = ["-q", "-b", "/a=10k", "-m", "block", "-e", "500", "-n", "/a"];
+    assert_eq!(run_with(&path, &args, &assistant("c", 2000)).code(), Some(122));
+    let (facts, code) = status(&path, &["-b", "/a=10k", "-l", "1M"]);
+    assert_eq!((&facts["budgets"][1]["used"], code), (&11_500.into(), Some(122)));
+    assert_eq!((&facts["commands"]["/b"], &facts["counted"]), (&9500.into(), &21_000.into()));
+}
+
+#[test]
+fn many_runs_at_once_add_up_exactly() {
+    let (_folder, path) = ledger();
+    let children: Vec<_> = (1..=64)
+        .map(|n| {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                let input: String = (0..n).map(|m| assistant(&format!("m{m}"), 1000 + n)).collect();
+                run_with(&path, &["-q"], &input).code()
+            })
+        })
+        .collect();
+    for child in children {
+        assert_eq!(child.join().expect("joins"), Some(0));
+    }
+    let want: u64 = (1..=64).map(|n| n * (1000 + n)).sum();
+    assert_eq!(counted(&path), want);
+    let files = std::fs::read_dir(path.parent().expect("a folder")).expect("readable").count();
+    assert_eq!(files, 2, "the ledger and its lock");
+}
+
+#[test]
+fn runs_that_are_killed_lose_nothing_older_than_a_second_and_invent_nothing() {
+    let (_folder, path) = ledger();
+    let runs: Vec<_> = (0..16u64)
+        .map(|n| {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                let mut run = waiting(&path, &["-q"]);
+                let mut forwarded = Vec::new();
+                // The moment of the kill is as good as random: the pace differs from run to run.
+                for m in 0..40 {
+                    run.pass(&assistant(&format!("m{m}"), 100));
+                    forwarded.push(Instant::now());
+                    std::thread::sleep(Duration::from_millis(10 + n * 3));
+                }
+                let killed = n % 2 == 0;
+                if killed {
+                    let now = Instant::now();
+                    kill(&run.child, Signal::KILL);
+                    run.child.wait().expect("ends");
+                    let old = forwarded.iter().filter(|at| now - **at > Duration::from_secs(1)).count();
+                    (old as u64 * 100, forwarded.len() as u64 * 100)
+                } else {
+                    assert_eq!(run.end(), Some(0));
+                    (4000, 4000)
+                }
+            })
+        })
+        .collect();
+    let bounds: Vec<_> = runs.into_iter().map(|run| run.join().expect("joins")).collect();
+    let (least, most) = bounds.iter().fold((0, 0), |sum, bounds| (sum.0 + bounds.0, sum.1 + bounds.1));
+    let counted = counted(&path);
+    assert!((least..=most).contains(&counted), "{least} <= {counted} <= {most}");
+}
+
+#[test]
+fn of_two_runs_that_need_the_last_of_it_exactly_one_starts() {
+    let (_folder, path) = ledger();
+    let args = ["-q", "-l", "1000", "-e", "600", "-m", "block"];
+    for round in 0..500 {
+        let both = [(); 2].map(|()| {
+            let path = path.clone();
+            std::thread::spawn(move || waiting(&path, &args))
+        });
+        // Neither ends before both are decided: the other would have room then.
+        let both = both.map(|run| run.join().expect("joins"));
+        let mut codes = both.map(Waiting::end);
+        codes.sort_unstable();
+        assert_eq!(codes, [Some(0), Some(121)], "round {round}");
+    }
+}
+
+#[test]
+fn a_reservation_dies_with_its_process() {
+    let (_folder, path) = ledger();
+    let args = ["-q", "-l", "1000", "-e", "600", "-m", "block"];
+    let mut first = waiting(&path, &args);
+    let (facts, _) = status(&path, &["-l", "1000"]);
+    assert_eq!((&facts["reserved"], facts["alive"].as_array().map(Vec::len)), (&600.into(), Some(1)));
+    assert_eq!(run_with(&path, &args, "").code(), Some(121));
+    kill(&first.child, Signal::KILL);
+    first.child.wait().expect("ends");
+    assert_eq!(status(&path, &["-l", "1000"]).0["reserved"], 0);
+    assert_eq!(run_with(&path, &args, "").code(), Some(0));
+}
+
+#[test]
+fn a_reservation_is_what_has_not_been_spent_of_it() {
+    let (_folder, path) = ledger();
+    let mut first = waiting(&path, &["-q", "-l", "1000", "-e", "600", "-m", "block"]);
+    first.pass(&assistant("a", 500));
+    while counted(&path) < 500 {}
+    assert_eq!(status(&path, &[]).0["reserved"], 100);
+    assert_eq!(run_with(&path, &["-q", "-l", "1000", "-e", "401", "-m", "block"], "").code(), Some(121));
+    assert_eq!(run_with(&path, &["-q", "-l", "1000", "-e", "400", "-m", "block"], "").code(), Some(0));
+    assert_eq!(first.end(), Some(0));
+}
+
+#[test]
+fn a_run_trips_on_what_others_spend() {
+    let (_folder, path) = ledger();
+    let block = ["-q", "-l", "10k", "-m", "block", "-e", "0"];
+    // At the end of a line and waiting for the next; in the middle of a line; around a command.
+    let mut idle = waiting(&path, &block);
+    let mut in_line = waiting(&path, &block);
+    in_line.stdin.write_all(b"{\"type\":").expect("written");
+    let mut command = with(&path, &[&block[..], &["--", "sh", "-c", "echo '{}'; sleep 1000"]].concat());
+    let mut wrapped = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+    read_until(wrapped.stdout.as_mut().expect("piped"), "{}\n");
+    assert_eq!(run_with(&path, &block, &assistant("a", 20_000)).code(), Some(122));
+    assert_eq!(idle.child.wait().expect("ends").code(), Some(122));
+    assert_eq!(wrapped.wait().expect("ends").code(), Some(122));
+    in_line.stdin.write_all(b"\"x\"}\nnot this").expect("written");
+    assert_eq!(in_line.child.wait().expect("ends").code(), Some(122));
+    let mut rest = String::new();
+    in_line.stdout.read_to_string(&mut rest).expect("readable");
+    assert_eq!(rest, "{\"type\":\"x\"}\n");
+}
+
+#[test]
+fn warn_mode_says_what_others_spent_and_goes_on() {
+    let (_folder, path) = ledger();
+    assert_eq!(run_with(&path, &["-q"], &assistant("a", 5000)).code(), Some(0));
+    let ran = run_with(&path, &["-q", "-l", "4k"], &assistant("b", 10));
+    assert_eq!(ran.code(), Some(0));
+    assert!(ran.err.contains("estimate") && ran.err.contains("exceeded: ≥ 5,010 of 4,000"), "{}", ran.err);
+}
+
+/// A record of spend, as another run has written it.
+fn spend(run: &str, at: f64, tokens: u64) -> String {
+    format!(
+        "{{\"v\":1,\"at\":{at},\"run\":\"{run}\",\"name\":\"/a\",\"kind\":\"end\",\"models\":{{\"m\":{{\"input\":{tokens}}}}}}}\n"
+    )
+}
+
+fn now() -> f64 {
+    budget_tee::account::unix_now()
+}
+
+#[test]
+fn with_a_window_only_what_was_spent_lately_binds() {
+    let (_folder, path) = ledger();
+    let old = spend("x", now() - 7200.0, 9000) + &spend("y", now() - 60.0, 500);
+    std::fs::write(&path, old).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
+    let args = ["-q", "-l", "1000", "-e", "500", "-m", "block"];
+    assert_eq!(run_with(&path, &args, "").code(), Some(121));
+    assert_eq!(run_with(&path, &[&args[..], &["--window", "1h"]].concat(), "").code(), Some(0));
+    let (facts, _) = status(&path, &["-l", "400", "-w", "1h"]);
+    assert_eq!((&facts["counted"], &facts["budgets"][0]["remaining"]), (&500.into(), &0.into()));
+    let room = facts["budgets"][0]["room_in_seconds"].as_f64().expect("a number");
+    assert!((3500.0..3541.0).contains(&room), "{room}");
+    let text = String::from_utf8(run_with(&path, &["--status", "-l", "400", "-w", "1h"], "").out).expect("UTF-8");
+    assert!(text.contains("room again in 5"), "{text}");
+}
+
+#[test]
+fn a_clock_that_was_ahead_changes_no_total() {
+    let (_folder, path) = ledger();
+    std::fs::write(&path, spend("x", now() + 1e6, 9000)).expect("written");
+    assert_eq!(counted(&path), 9000);
+    assert_eq!(status(&path, &["-w", "1h"]).0["counted"], 9000);
+}
+
+#[test]
+fn a_broken_line_costs_itself_alone() {
+    let whole = spend("x", 1.0, 5) + &spend("y", 1.0, 7);
+    let cut = &whole[..whole.len() - 30];
+    for (text, want) in [
+        (format!("{}garbage\n{}", spend("x", 1.0, 5), spend("y", 1.0, 7)), 12),
+        (cut.to_owned(), 5),
+        (format!("{}{}", spend("x", 1.0, 5), "\0".repeat(500)), 5),
+        (format!("{}\0\0\0\0\n{}", spend("x", 1.0, 5), spend("y", 1.0, 7)), 12),
+        (format!("{}\n\n{}", spend("x", 1.0, 5), spend("y", 1.0, 7)), 12),
+        (whole.repeat(2), 12),
+    ] {
+        let (_folder, path) = ledger();
+        std::fs::write(&path, text).expect("written");
+        let ran = run_with(&path, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100));
+        assert_eq!(ran.code(), Some(0), "{}", ran.err);
+        assert!(ran.err.lines().count() <= 1, "{}", ran.err);
+        assert_eq!(counted(&path), want + 100, "a new writer starts on a fresh line");
+    }
+}
+
+#[test]
+fn what_a_newer_version_wrote_fails_closed_and_is_kept() {
+    let (_folder, path) = ledger();
+    let newer = "{\"v\":2,\"something\":\"else\"}\n";
+    std::fs::write(&path, newer).expect("written");
+    let ran = run_with(&path, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100));
+    assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
+    assert!(ran.err.contains("newer budget-tee"), "{}", ran.err);
+    let ran = run_with(&path, &["-q", "-l", "1M"], &assistant("a", 100));
+    assert_eq!((ran.code(), ran.err.lines().count()), (Some(0), 1), "{}", ran.err);
+    assert!(std::fs::read_to_string(&path).expect("readable").starts_with(newer));
+}
+
+#[test]
+fn what_is_no_ledger_is_refused_in_block_mode_and_gone_without_in_warn_mode() {
+    let (folder, path) = ledger();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("file"), "").expect("written");
+    symlink(at("file"), at("symlink")).expect("made");
+    symlink(at("nowhere"), at("dangling")).expect("made");
+    std::fs::create_dir(at("folder")).expect("made");
+    let fifo = Command::new("mkfifo").arg(at("fifo")).status().expect("runs");
+    assert!(fifo.success());
+    symlink(at("file"), at("lock-is-a-symlink.lock")).expect("made");
+    let mut cases = vec![
+        (at("symlink"), "symlink"),
+        (at("dangling"), "symlink"),
+        (at("folder"), "directory"),
+        (at("fifo"), "no regular file"),
+        (at("missing/ledger"), "No such file"),
+        (at("lock-is-a-symlink"), "symlink"),
+    ];
+    if rustix::process::geteuid().is_root() {
+        std::fs::write(at("other"), "").expect("written");
+        std::os::unix::fs::chown(at("other"), Some(1), None).expect("root may");
+        cases.push((at("other"), "another user"));
+    }
+    for (path, word) in cases {
+        let input = assistant("a", 100);
+        let ran = run_with(&path, &["-q", "-l", "1M", "-m", "block"], &input);
+        assert_eq!((ran.code(), ran.out.len()), (Some(125), 0), "{word}");
+        let says = format!("ledger {}: ", path.display());
+        assert!(
+            ran.err.contains(&says) && ran.err.to_lowercase().contains(&word.to_lowercase()),
+            "{word}: {}",
+            ran.err
+        );
+        let ran = run_with(&path, &["-q", "-l", "1M"], &input);
+        assert_eq!((ran.code(), ran.out), (Some(0), input.into_bytes()), "{word}");
+        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    }
+    assert!(!at("nowhere").exists() && !at("missing").exists());
+    drop(path);
+}
+
+#[test]
+fn its_files_are_for_their_user_alone() {
+    let (folder, path) = ledger();
+    let mut shell = harness::plain("sh");
+    shell.args(["-c", "umask 0; exec \"$0\" -q -L \"$1\"", env!("CARGO_BIN_EXE_budget-tee")]).arg(&path);
+    let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+    child.stdin.as_mut().expect("piped").write_all(b"{}\n").expect("written");
+    read_until(child.stdout.as_mut().expect("piped"), "{}\n");
+    let files: Vec<_> = std::fs::read_dir(folder.path()).expect("readable").filter_map(Result::ok).collect();
+    assert_eq!(files.len(), 3, "the ledger, its lock and its run");
+    for file in files {
+        assert_eq!(file.metadata().expect("there").mode() & 0o777, 0o600, "{:?}", file.path());
+    }
+    drop(child.stdin.take());
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
+fn a_lock_that_is_not_given_back_delays_no_stream() {
+    let (_folder, path) = ledger();
+    let mut first = waiting(&path, &["-q", "-l", "1M"]);
+    let lock = File::open(path.with_extension("ndjson.lock")).expect("there");
+    lock.lock().expect("locked");
+    let began = Instant::now();
+    for n in 0..20 {
+        first.pass(&assistant(&format!("m{n}"), 10));
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // Who starts waits for five seconds.
+    let ran = run_with(&path, &["-q", "-l", "1M", "-m", "block"], "");
+    assert_eq!(ran.code(), Some(125));
+    assert!(ran.err.contains("cannot lock ledger") && ran.err.contains("5 s"), "{}", ran.err);
+    drop(lock);
+    assert_eq!(first.end(), Some(0));
+    assert_eq!(counted(&path), 200);
+}
+
+#[test]
+fn what_was_not_recorded_at_the_end_is_named() {
+    let (_folder, path) = ledger();
+    let mut command = with(&path, &["-q"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let (mut stdin, mut stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+    stdin.write_all(b"{}\n").expect("written");
+    read_until(&mut stdout, "\n");
+    let lock = File::open(path.with_extension("ndjson.lock")).expect("there");
+    lock.lock().expect("locked");
+    stdin.write_all(assistant("a", 77).as_bytes()).expect("written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(0));
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.contains("77 tokens of this run are not in it"), "{err}");
+}
+
+#[test]
+fn faults_of_the_disk_cost_one_warning_and_no_byte() {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        std::io::stderr().write_all(b"skipped: no strace here\n").expect("stderr takes a note");
+        return;
+    }
+    let input = assistant("a", 100) + &assistant("b", 100);
+    for call in ["openat", "pread64", "write", "flock", "statx", "unlink"] {
+        for error in ["ENOSPC", "EIO", "EACCES"] {
+            for when in ["1", "2", "3+"] {
+                let (_folder, path) = ledger();
+                std::fs::write(&path, spend("x", 1.0, 5)).expect("written");
+                for mode in ["warn", "block"] {
+                    let mut command = harness::plain("strace");
+                    command.args(["-f", "-o", "/dev/null", "-P"]).arg(&path);
+                    command.arg("-P").arg(path.with_extension("ndjson.lock"));
+                    command.args(["-e", &format!("trace={call}"), "-e"]);
+                    command.arg(format!("inject={call}:error={error}:when={when}"));
+                    command.arg(env!("CARGO_BIN_EXE_budget-tee")).args(["-q", "-l", "1M", "-m", mode, "-L"]).arg(&path);
+                    let ran = harness::finish(command, input.as_bytes());
+                    let what = format!("{call} {error} {when} {mode}: {}", ran.err);
+                    let refused = mode == "block" && ran.code() == Some(125) && ran.out.is_empty();
+                    assert!(refused || (ran.code() == Some(0) && ran.out == input.as_bytes()), "{what}");
+                    // One that cannot be written while it runs may also miss something at the end.
+                    assert!(ran.err.lines().count() <= 2 && !ran.err.contains("panicked"), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn history_is_summed_up_while_others_write() {
+    let (_folder, path) = ledger();
+    let mut text = String::new();
+    for n in 0..60_000u32 {
+        text += &spend(&format!("{n:016x}"), now() - f64::from(n % 5000), 3);
+    }
+    std::fs::write(&path, &text).expect("written");
+    let mut other = waiting(&path, &["-q"]);
+    other.pass(&assistant("a", 50));
+    while counted(&path) < 180_050 {}
+    let lately = |path: &Path| status(path, &["-w", "30m"]).0["counted"].as_u64().expect("a number");
+    let before = lately(&path);
+    // It was summed up when `other` came; that goes on writing, as does who comes later.
+    assert!(std::fs::metadata(&path).expect("there").len() < 100_000);
+    assert_eq!(run_with(&path, &["-q"], &assistant("b", 7)).code(), Some(0));
+    other.pass(&assistant("c", 60));
+    assert_eq!(other.end(), Some(0));
+    assert_eq!(counted(&path), 180_117);
+    assert!(lately(&path).abs_diff(before + 67) <= 3 * 60, "a minute more or less");
+    let records = std::fs::read_to_string(&path).expect("readable");
+    assert!(records.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+}
+
+#[test]
+fn a_ledger_that_is_removed_begins_anew() {
+    let (_folder, path) = ledger();
+    let mut run = waiting(&path, &["-q"]);
+    run.pass(&assistant("a", 50));
+    while counted(&path) < 50 {}
+    std::fs::remove_file(&path).expect("removed");
+    run.pass(&assistant("b", 5));
+    assert_eq!(run.end(), Some(0));
+    assert_eq!(counted(&path), 55);
+}
+
+#[test]
+fn the_status_report_is_for_people_too() {
+    let (_folder, path) = ledger();
+    let text = |args: &[&str]| {
+        let ran = run_with(&path, &[&["--status"], args].concat(), "");
+        let code = ran.code();
+        (String::from_utf8(ran.out).expect("UTF-8"), code)
+    };
+    let (empty, code) = text(&["-l", "10k"]);
+    assert_eq!(code, Some(0));
+    assert!(empty.contains("  0%   0 / 10.0K"), "{empty}");
+    assert!(!path.exists(), "looking makes nothing");
+    assert_eq!(run_with(&path, &["-q", "-n", "/a"], &assistant("a", 6000)).code(), Some(0));
+    assert_eq!(run_with(&path, &["-q", "-n", "/b\u{1b}[31m"], &assistant("b", 1000)).code(), Some(0));
+    let alive = waiting(&path, &["-q", "-e", "2k"]);
+    let (report, code) = text(&["-l", "10k", "-b", "/a=5k"]);
+    assert_eq!(code, Some(122));
+    for part in [
+        "overall   [##############------]  70%   7.0K / 10.0K",
+        "/a        [####################] 120%   6.0K / 5.0K",
+        "command   /b[31m 1.0K",
+        "alive     1 run, holding 2.0K",
+        "left      overall 3,000, spent in 25m 43s at this pace",
+    ] {
+        let ascii = report.replace('█', "#").replace('░', "-");
+        assert!(ascii.contains(part), "{part}\n{report}");
+    }
+    assert_eq!(alive.end(), Some(0));
+}
+
+#[test]
+fn options_that_need_a_ledger_say_so() {
+    for (args, words) in [
+        (&["--status"][..], "--status needs --ledger"),
+        (&["--window", "5h"], "--window needs --ledger"),
+        (&["--ledger", "x", "--json"], "--json goes with --status"),
+        (&["--ledger", "x", "--status", "true"], "--status runs no command"),
+        (&["--ledger", "x", "--window", "0"], "--window"),
+    ] {
+        let ran = run(args, b"");
+        assert_eq!(ran.code(), Some(125));
+        assert!(ran.err.contains(words), "{}", ran.err);
+    }
+    assert!(!Path::new("x").exists());
+    let (_ours, theirs) = terminal(80);
+    let (_folder, path) = ledger();
+    let output = with(&path, &["--status"]).stdin(theirs).output().expect("runs");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+/// What a ledger's bytes add up to.
+fn sum(bytes: &[u8]) -> u64 {
+    let mut book = Book::new(None);
+    for line in bytes.split(|byte| *byte == b'\n') {
+        book.take(line, 1e12);
+    }
+    Classes::default().count(&book.used(None, None, 1e12))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damage_costs_no_more_than_what_it_hits(
+        records in proptest::collection::vec((0u8..5, 1u64..1000), 1..30),
+        cut in any::<prop::sample::Index>(),
+        hit in any::<prop::sample::Index>(),
+        zero in any::<bool>(),
+    ) {
+        let mut used = [0; 5];
+        let mut lines = Vec::new();
+        for (run, more) in records {
+            used[usize::from(run)] += more;
+            lines.push(spend(&run.to_string(), 1.0, used[usize::from(run)]).replace("\"end\"", "\"spend\""));
+        }
+        let whole = lines.concat();
+        // Any truncation gives the sum of a prefix.
+        let at = cut.index(whole.len() + 1);
+        let complete = whole[..at].matches('\n').count();
+        let prefixes = [sum(lines[..complete].concat().as_bytes()), sum(lines[..lines.len().min(complete + 1)].concat().as_bytes())];
+        prop_assert!(prefixes.contains(&sum(&whole.as_bytes()[..at])));
+        // A line that is cut or overwritten costs at most what it told.
+        let at = hit.index(lines.len());
+        let total = sum(whole.as_bytes());
+        let told = total - sum([&lines[..at], &lines[at + 1..]].concat().concat().as_bytes());
+        let mut broken = lines.clone();
+        broken[at] = if zero { "\0".repeat(lines[at].len() - 1) + "\n" } else { lines[at][..lines[at].len() / 2].to_owned() + "\n" };
+        prop_assert_eq!(sum(broken.concat().as_bytes()), total - told);
+    }
+}
