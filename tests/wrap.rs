@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Read, Write, pipe};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::{Ran, assistant, budget_tee, bytes, finish, fixture, kill, plain, read_until, run, summary, terminal};
