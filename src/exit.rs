@@ -49,9 +49,11 @@ impl Exit {
     }
 
     /// Ends the process; by dying of the signal where it was one, so that shell loops end too.
-    /// Signals that leave a core behind, and KILL, are left to the exit code.
+    /// Signals that leave a core behind, and KILL, are left to the exit code, and so are all for the
+    /// first process of a container, which no signal of its own ends.
     pub fn leave(self) -> ! {
         if let Exit::Signal(signal) = self
+            && !rustix::process::getpid().is_init()
             && [SIGHUP, SIGINT, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1, SIGUSR2].contains(&signal)
         {
             // Where this returns, the signal is ignored or blocked: then the code tells.

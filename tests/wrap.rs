@@ -508,3 +508,28 @@ fn a_summary_that_cannot_be_written_is_a_failure_here_too() {
     let ran = run(&["-q", "--summary", "/dev/full", "--", "false"], b"");
     assert_eq!(ran.code(), Some(1), "{}", ran.err);
 }
+
+#[test]
+fn as_the_first_process_of_a_container_it_reaps_passes_on_and_ends() {
+    let container = |script: &str| {
+        let mut command = plain("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", env!("CARGO_BIN_EXE_budget-tee"), "-q", "--"]);
+        command.args(["sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    };
+    if !container("true").status().is_ok_and(|status| status.success()) {
+        let note: &[u8] = b"skipped: no namespaces here\n";
+        std::io::stderr().write_all(note).expect("stderr takes a note");
+        return;
+    }
+    // An orphan that has ended is no zombie below it for long.
+    let orphan = "(sh -c 'exit 7' &); until ! grep -qs '^State:.Z' /proc/[0-9]*/status; do :; done; exit 5";
+    assert_eq!(container(orphan).status().expect("runs").code(), Some(5));
+    // TERM reaches the command; the first process cannot die of a signal, so that the code tells.
+    let mut child = container("trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done").spawn().expect("starts");
+    read_until(child.stdout.as_mut().expect("piped"), "ready\n");
+    let inner = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).expect("there");
+    rustix::process::kill_process(pid_in(&inner), Signal::TERM).expect("it is there");
+    assert_eq!(child.wait().expect("ends").code(), Some(6));
+    assert_eq!(container("kill -TERM $$").status().expect("runs").code(), Some(143));
+}
