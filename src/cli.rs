@@ -95,7 +95,7 @@ pub struct Cli {
     #[arg(allow_hyphen_values = true, value_parser = with_form::<Window>())]
     window: Option<Window>,
 
-    /// Print how the ledger's budgets stand, and exit 0 or 122
+    /// Print how the budgets stand; exit 0, or 122 exceeded
     #[arg(long, help_heading = "Shared budgets")]
     status: bool,
 

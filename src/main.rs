@@ -78,6 +78,10 @@ fn run() -> Result<Exit, Early> {
     if let Some(words) = account.and_then(|account| account.close(&mut lock(&shared.run))) {
         shared.say(&words);
     }
+    // What others have spent meanwhile may be known only now.
+    if lock(&shared.run).tripped() && matches!(exit, Exit::Done | Exit::Child(_)) {
+        exit = Exit::Tripped;
+    }
     if let Some((path, mut file)) = summary {
         let json = report::summary(&lock(&shared.run), exit, started, SystemTime::now());
         if let Err(error) = json.map_err(std::io::Error::from).and_then(|json| file.write_all(&json)) {

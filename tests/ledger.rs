@@ -224,6 +224,21 @@ fn a_run_trips_on_what_others_spend() {
 }
 
 #[test]
+fn of_runs_that_exceed_a_budget_only_together_the_last_to_end_says_so() {
+    let (_folder, path) = ledger();
+    let block = ["-q", "-l", "10k", "-m", "block", "-e", "0"];
+    for _ in 0..20 {
+        let _ = std::fs::remove_file(&path);
+        let both = [(); 2].map(|()| {
+            let path = path.clone();
+            std::thread::spawn(move || run_with(&path, &block, &assistant("a", 6000)).code())
+        });
+        let codes = both.map(|run| run.join().expect("joins"));
+        assert!(codes.contains(&Some(122)), "{codes:?}");
+    }
+}
+
+#[test]
 fn warn_mode_says_what_others_spent_and_goes_on() {
     let (_folder, path) = ledger();
     assert_eq!(run_with(&path, &["-q"], &assistant("a", 5000)).code(), Some(0));
