@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::budget::Mode;
+use crate::budget::{Estimate, Mode};
 use crate::ledger::{Ledger, Unusable};
 use crate::report::{clean, reason};
 use crate::run::{Run, lock};
-use crate::tokens::Tokens;
+use crate::spend::Spend;
 
 /// Use is recorded at most this often.
 const RECORD: Duration = Duration::from_millis(200);
@@ -30,7 +30,7 @@ pub struct Account {
     /// When to look next; `None` where nothing is limited.
     look: Option<Instant>,
     last_record: Option<Instant>,
-    recorded: Tokens,
+    recorded: Spend,
     failed: bool,
 }
 
@@ -49,7 +49,7 @@ impl Account {
             record: None,
             look: limited.then(|| Instant::now() + LOOK),
             last_record: None,
-            recorded: Tokens::default(),
+            recorded: Spend::default(),
             failed: false,
         }
     }
@@ -143,7 +143,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// In block mode, where the ledger cannot be used.
-pub fn open(path: &Path, window: Option<f64>, run: &mut Run, estimate: Option<u64>) -> Result<Opened, Unusable> {
+pub fn open(path: &Path, window: Option<f64>, run: &mut Run, estimate: Estimate) -> Result<Opened, Unusable> {
     let now = unix_now();
     let opened = Ledger::open(path, run.name.as_deref(), window, now);
     match opened.and_then(|ledger| enter(ledger, run, estimate, now)) {
@@ -156,7 +156,7 @@ pub fn open(path: &Path, window: Option<f64>, run: &mut Run, estimate: Option<u6
     }
 }
 
-fn enter(mut ledger: Ledger, run: &mut Run, estimate: Option<u64>, now: f64) -> Result<Opened, Unusable> {
+fn enter(mut ledger: Ledger, run: &mut Run, estimate: Estimate, now: f64) -> Result<Opened, Unusable> {
     let mut words = Vec::new();
     if ledger.book().has_foreign() {
         if run.mode == Mode::Block {
@@ -171,7 +171,7 @@ fn enter(mut ledger: Ledger, run: &mut Run, estimate: Option<u64>, now: f64) -> 
     }
     let names: Vec<_> = run.budgets.all().iter().filter_map(|budget| budget.command.clone()).collect();
     let used: Vec<_> = names.into_iter().map(|name| (ledger.used_by(&name, now), name)).collect();
-    let by_command = |name: &str| used.iter().find(|(_, known)| known == name).map_or(Tokens::default(), |(t, _)| *t);
+    let by_command = |name: &str| used.iter().find(|(_, known)| known == name).map_or(Spend::default(), |(t, _)| *t);
     let admitted = ledger.admit(run.budgets.expected(estimate), run.classes, now, |shared, alive| {
         run.begin_with(shared, by_command);
         run.admit(estimate, alive)
@@ -185,6 +185,6 @@ fn path_of(ledger: &Ledger) -> String {
 }
 
 /// What a run used, by model.
-fn models(run: &Run) -> Vec<(String, Tokens)> {
+fn models(run: &Run) -> Vec<(String, Spend)> {
     run.meter.by_model().into_iter().map(|(name, tokens)| (name.to_owned(), tokens)).collect()
 }

@@ -34,7 +34,7 @@ pub struct Amount {
 }
 
 /// The form that every refusal of an amount names.
-const WANTED: &str = "want tokens such as 5000, 5_000, 5k, 1.5M, 2G";
+const WANTED: &str = "want tokens such as 5000, 5_000, 5k, 1.5M, 2G, or dollars such as 2.50usd";
 
 impl FromStr for Amount {
     type Err = String;
@@ -139,13 +139,35 @@ pub fn exact(value: u64) -> String {
     out
 }
 
+/// A value in full: `5,001 tokens`, `$1.234567`.
+#[must_use]
+pub fn in_full(unit: Unit, value: u64) -> String {
+    match unit {
+        Unit::Tokens => format!("{} tokens", exact(value)),
+        Unit::Usd => {
+            let cents = format!("{:06}", value % 1_000_000);
+            let tail = cents[2..].trim_end_matches('0');
+            format!("${}.{}{tail}", exact(value / 1_000_000), &cents[..2])
+        }
+    }
+}
+
 /// A value as people read it: `910`, `38.3K`, `1.0M` tokens, `$2.50`.
 #[must_use]
 pub fn human(unit: Unit, value: u64) -> String {
     match unit {
         Unit::Tokens => human_tokens(value),
-        Unit::Usd => format!("${}.{:02}", value / 1_000_000, value % 1_000_000 / 10_000),
+        // Below a cent one more digit, so that little is not nothing.
+        Unit::Usd if value > 0 && value < 10_000 => format!("${:.4}", micro(value)),
+        Unit::Usd => format!("${:.2}", micro(value)),
     }
+}
+
+/// Micro-dollars as dollars, for reading.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "exact for any sum that anybody has")]
+pub fn micro(value: u64) -> f64 {
+    value as f64 / 1e6
 }
 
 /// Tokens with one decimal above a thousand; rounding up to the next unit takes its name.
@@ -256,7 +278,9 @@ mod tests {
         ] {
             assert_eq!(human(Unit::Tokens, value), text);
         }
-        assert_eq!(human(Unit::Usd, 2_509_999), "$2.50");
+        assert_eq!([2_501_000, 9_900, 0].map(|value| human(Unit::Usd, value)), ["$2.50", "$0.0099", "$0.00"]);
+        assert_eq!([2_500_000, 1_234_567_890_000].map(|v| in_full(Unit::Usd, v)), ["$2.50", "$1,234,567.89"]);
+        assert_eq!((in_full(Unit::Usd, 1), in_full(Unit::Tokens, 5001)), ("$0.000001".into(), "5,001 tokens".into()));
         assert_eq!([0, 999, 1_000, 5_863_140].map(exact), ["0", "999", "1,000", "5,863,140"]);
     }
 }

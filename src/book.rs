@@ -10,7 +10,8 @@ use std::fmt;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::tokens::{Classes, Tokens};
+use crate::budget::Sum;
+use crate::spend::{Classes, Spend};
 
 /// The version of the records that are written.
 pub const VERSION: u32 = 1;
@@ -40,6 +41,9 @@ pub struct Record<'a> {
     /// Of a start: the tokens that the run is expected to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<u64>,
+    /// Of a start: the micro-dollars that the run is expected to cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate_micro_usd: Option<u64>,
     /// Of spend and sums: the tokens of each model.
     #[serde(borrow, default, skip_serializing_if = "Models::is_empty")]
     pub models: Models<'a>,
@@ -61,7 +65,7 @@ pub enum Kind {
 
 /// Tokens by model, in the order of the record.
 #[derive(Clone, Debug, Default)]
-pub struct Models<'a>(pub Vec<(Cow<'a, str>, Tokens)>);
+pub struct Models<'a>(pub Vec<(Cow<'a, str>, Spend)>);
 
 impl Models<'_> {
     fn is_empty(&self) -> bool {
@@ -110,7 +114,7 @@ pub struct Book {
     commands: Vec<Command>,
     models: Vec<String>,
     /// Single spends, as far back as anybody asks.
-    spends: Vec<Spend>,
+    spends: Vec<Spent>,
     /// How far back that is, in seconds.
     keep: f64,
     /// Lines that are no records.
@@ -126,8 +130,8 @@ pub struct Book {
 #[derive(Debug, Default)]
 struct Entry {
     command: usize,
-    estimate: u64,
-    spent: Vec<(usize, Tokens)>,
+    estimate: Sum,
+    spent: Vec<(usize, Spend)>,
     lines: u64,
     ended: bool,
 }
@@ -136,16 +140,16 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Command {
     name: Option<String>,
-    by_model: Vec<(usize, Tokens)>,
-    sum: Tokens,
+    by_model: Vec<(usize, Spend)>,
+    sum: Spend,
 }
 
 /// What was spent at one time.
 #[derive(Clone, Copy, Debug)]
-struct Spend {
+struct Spent {
     at: f64,
     command: usize,
-    tokens: Tokens,
+    tokens: Spend,
 }
 
 /// A run that has not ended.
@@ -155,8 +159,8 @@ pub struct OpenRun {
     pub id: String,
     /// The command that it is charged to.
     pub name: Option<String>,
-    /// What it expected to use and has not used, in counted tokens.
-    pub reserved: u64,
+    /// What it expected to use and has not used.
+    pub reserved: Sum,
 }
 
 impl Book {
@@ -203,8 +207,11 @@ impl Book {
         let Some(entry) = self.runs.get_mut(run.as_ref()) else { return };
         entry.command = command;
         entry.lines += 1;
-        entry.estimate = record.estimate.unwrap_or(entry.estimate);
-        let mut more = Tokens::default();
+        if record.kind == Kind::Start {
+            let (tokens, micro_usd) = (record.estimate, record.estimate_micro_usd);
+            entry.estimate = Sum { tokens: tokens.unwrap_or(0), micro_usd: micro_usd.unwrap_or(0) };
+        }
+        let mut more = Spend::default();
         for (name, tokens) in &record.models.0 {
             let model = index(&mut self.models, name);
             let part = entry.raise(model, *tokens);
@@ -228,44 +235,50 @@ impl Book {
 
     /// All that was used since `since` seconds ago, or ever; by `name`'s command, or by all.
     #[must_use]
-    pub fn used(&self, name: Option<&str>, since: Option<f64>, now: f64) -> Tokens {
+    pub fn used(&self, name: Option<&str>, since: Option<f64>, now: f64) -> Spend {
         let wanted = |command: usize| name.is_none() || self.commands[command].name.as_deref() == name;
-        let sum = |sum: Tokens, tokens: Tokens| sum.plus(tokens);
+        let sum = |sum: Spend, tokens: Spend| sum.plus(tokens);
         match since {
             None => {
                 let commands = self.commands.iter().enumerate().filter(|(at, _)| wanted(*at));
-                commands.map(|(_, command)| command.sum).fold(Tokens::default(), sum)
+                commands.map(|(_, command)| command.sum).fold(Spend::default(), sum)
             }
             Some(since) => {
                 let spends = self.spends.iter().filter(|spend| wanted(spend.command) && spend.at > now - since);
-                spends.map(|spend| spend.tokens).fold(Tokens::default(), sum)
+                spends.map(|spend| spend.tokens).fold(Spend::default(), sum)
             }
         }
     }
 
-    /// Seconds until no more than `limit` of what was used in the window is left in it; `None`
-    /// where that is so already.
+    /// Seconds until no more than `limit` of what was used in the window is left in it, as `of`
+    /// measures it; `None` where that is so already.
     #[must_use]
-    pub fn room_in(&self, name: Option<&str>, window: f64, limit: u64, classes: Classes, now: f64) -> Option<f64> {
-        let wanted = |spend: &&Spend| name.is_none() || self.commands[spend.command].name.as_deref() == name;
-        let mut spends: Vec<_> = self.spends.iter().filter(wanted).filter(|spend| spend.at > now - window).collect();
+    pub fn room_in(
+        &self,
+        name: Option<&str>,
+        window: f64,
+        limit: u64,
+        of: impl Fn(&Spend) -> u64,
+        now: f64,
+    ) -> Option<f64> {
+        let wanted = |spent: &&Spent| name.is_none() || self.commands[spent.command].name.as_deref() == name;
+        let mut spends: Vec<_> = self.spends.iter().filter(wanted).filter(|spent| spent.at > now - window).collect();
         spends.sort_by(|a, b| a.at.total_cmp(&b.at));
-        let sum = spends.iter().fold(Tokens::default(), |sum, spend| sum.plus(spend.tokens));
-        let mut left = classes.count(&sum);
+        let mut left = spends.iter().fold(0, |sum: u64, spent| sum.saturating_add(of(&spent.tokens)));
         let mut at = None;
-        for spend in spends {
+        for spent in spends {
             if left <= limit {
                 break;
             }
-            left = left.saturating_sub(classes.count(&spend.tokens));
-            at = Some(spend.at + window - now);
+            left = left.saturating_sub(of(&spent.tokens));
+            at = Some(spent.at + window - now);
         }
         at
     }
 
     /// What a run has used, as far as the book knows.
     #[must_use]
-    pub fn spent_by(&self, run: &str) -> Tokens {
+    pub fn spent_by(&self, run: &str) -> Spend {
         self.runs.get(run).map(Entry::sum).unwrap_or_default()
     }
 
@@ -276,22 +289,22 @@ impl Book {
         open.map(|(id, entry)| OpenRun {
             id: id.clone(),
             name: self.commands[entry.command].name.clone(),
-            reserved: entry.estimate.saturating_sub(classes.count(&entry.sum())),
+            reserved: entry.estimate.less(Sum::of(&entry.sum(), classes)),
         })
         .collect()
     }
 
     /// Every command's name with what it used ever, in the order in which they were first seen.
-    pub fn by_command(&self) -> impl Iterator<Item = (Option<&str>, Tokens)> {
+    pub fn by_command(&self) -> impl Iterator<Item = (Option<&str>, Spend)> {
         self.commands.iter().map(|command| (command.name.as_deref(), command.sum))
     }
 
     /// Every model's name with what was used of it ever, in the order in which they were first seen.
     #[must_use]
-    pub fn by_model(&self) -> Vec<(&str, Tokens)> {
+    pub fn by_model(&self) -> Vec<(&str, Spend)> {
         let of = |model: usize| {
             let parts = self.commands.iter().flat_map(|command| &command.by_model);
-            parts.filter(|(known, _)| *known == model).fold(Tokens::default(), |sum, (_, tokens)| sum.plus(*tokens))
+            parts.filter(|(known, _)| *known == model).fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens))
         };
         self.models.iter().enumerate().map(|(at, name)| (name.as_str(), of(at))).collect()
     }
@@ -320,9 +333,9 @@ impl Book {
         self.runs.get(run).is_some_and(|entry| !entry.ended)
     }
 
-    fn spend(&mut self, at: f64, now: f64, command: usize, tokens: Tokens) {
+    fn spend(&mut self, at: f64, now: f64, command: usize, tokens: Spend) {
         if !tokens.is_zero() && at > now - self.keep {
-            self.spends.push(Spend { at, command, tokens });
+            self.spends.push(Spent { at, command, tokens });
         }
     }
 
@@ -341,7 +354,7 @@ struct Version {
 }
 
 impl Command {
-    fn add(&mut self, model: usize, tokens: Tokens) {
+    fn add(&mut self, model: usize, tokens: Spend) {
         self.sum = self.sum.plus(tokens);
         match self.by_model.iter_mut().find(|(known, _)| *known == model) {
             Some((_, sum)) => *sum = sum.plus(tokens),
@@ -352,7 +365,7 @@ impl Command {
 
 impl Entry {
     /// Raises what the run used of a model, and returns by how much.
-    fn raise(&mut self, model: usize, tokens: Tokens) -> Tokens {
+    fn raise(&mut self, model: usize, tokens: Spend) -> Spend {
         match self.spent.iter_mut().find(|(known, _)| *known == model) {
             Some((_, before)) => {
                 let more = tokens.less(*before);
@@ -366,13 +379,13 @@ impl Entry {
         }
     }
 
-    fn sum(&self) -> Tokens {
-        self.spent.iter().fold(Tokens::default(), |sum, (_, tokens)| sum.plus(*tokens))
+    fn sum(&self) -> Spend {
+        self.spent.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens))
     }
 }
 
-fn total(models: &Models<'_>) -> Tokens {
-    models.0.iter().fold(Tokens::default(), |sum, (_, tokens)| sum.plus(*tokens))
+fn total(models: &Models<'_>) -> Spend {
+    models.0.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens))
 }
 
 fn index(names: &mut Vec<String>, name: &str) -> usize {

@@ -6,6 +6,7 @@
 use std::str::FromStr;
 
 use crate::amount::{Amount, Unit};
+use crate::spend::{Classes, Spend};
 
 /// What happens when a budget is exceeded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,20 +118,87 @@ pub struct Budgets {
     warn_at: u8,
 }
 
-/// What is used, in tokens of the classes that count.
+/// A sum in both units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Tokens of the classes that count.
+    pub tokens: u64,
+    /// Micro-dollars.
+    pub micro_usd: u64,
+}
+
+impl Sum {
+    /// What of `spend` counts.
+    #[must_use]
+    pub fn of(spend: &Spend, classes: Classes) -> Sum {
+        Sum { tokens: classes.count(spend), micro_usd: spend.micro_usd }
+    }
+
+    /// The figure in one unit.
+    #[must_use]
+    pub fn unit(self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Tokens => self.tokens,
+            Unit::Usd => self.micro_usd,
+        }
+    }
+
+    /// Both figures added up.
+    #[must_use]
+    pub fn plus(self, other: Sum) -> Sum {
+        Sum {
+            tokens: self.tokens.saturating_add(other.tokens),
+            micro_usd: self.micro_usd.saturating_add(other.micro_usd),
+        }
+    }
+
+    /// What is left after `other` is taken off, never below zero.
+    #[must_use]
+    pub fn less(self, other: Sum) -> Sum {
+        Sum {
+            tokens: self.tokens.saturating_sub(other.tokens),
+            micro_usd: self.micro_usd.saturating_sub(other.micro_usd),
+        }
+    }
+}
+
+/// What a run is expected to use; in a unit that is not given, [`DEFAULT_ESTIMATE`] tokens or no
+/// dollars, but never more than a whole budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Tokens of the classes that count.
+    pub tokens: Option<u64>,
+    /// Micro-dollars.
+    pub micro_usd: Option<u64>,
+}
+
+impl Estimate {
+    /// What is expected to be used of a budget of `limit`.
+    #[must_use]
+    pub fn of(self, unit: Unit, limit: u64) -> u64 {
+        match unit {
+            Unit::Tokens => self.tokens.unwrap_or(DEFAULT_ESTIMATE.min(limit)),
+            Unit::Usd => self.micro_usd.unwrap_or(0),
+        }
+    }
+}
+
+/// What is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
-    /// Of the overall budget.
-    pub overall: u64,
-    /// Of the budget of this run's command.
-    pub command: u64,
+    /// Of the overall budgets.
+    pub overall: Sum,
+    /// Of the budgets of this run's command.
+    pub command: Sum,
 }
 
 impl Budgets {
     /// Budgets in the order given; each is spoken of once above `warn_at` percent.
     #[must_use]
     pub fn new(mut list: Vec<Budget>, warn_at: u8) -> Self {
-        list.sort_by_key(|budget| (budget.command.is_some(), !budget.binds));
+        list.sort_by_key(|budget| {
+            (budget.command.is_some(), !budget.binds, budget.command.clone(), budget.unit == Unit::Usd)
+        });
         Budgets { list, warn_at }
     }
 
@@ -146,44 +214,51 @@ impl Budgets {
         self.list.iter().find(|budget| budget.binds && budget.is_exceeded())
     }
 
-    /// What a run is expected to use, in tokens: `estimate`, or else 1000, but never more than a
-    /// whole budget.
+    /// What a run is expected to use, none of it more than the smallest budget that binds it.
     #[must_use]
-    pub fn expected(&self, estimate: Option<u64>) -> u64 {
-        let smallest = self.list.iter().filter(|budget| budget.binds).map(|budget| budget.limit).min();
-        estimate.unwrap_or(DEFAULT_ESTIMATE.min(smallest.unwrap_or(DEFAULT_ESTIMATE)))
+    pub fn expected(&self, estimate: Estimate) -> Sum {
+        let binding = self.list.iter().filter(|budget| budget.binds && budget.unit == Unit::Tokens);
+        let smallest = binding.map(|budget| budget.limit).min().unwrap_or(u64::MAX);
+        Sum { tokens: estimate.of(Unit::Tokens, smallest), micro_usd: estimate.of(Unit::Usd, 0) }
     }
 
-    /// The first budget into which `estimate` tokens more would not fit, where others hold what
-    /// `reserved` says of its command.
+    /// The first budget into which the estimate would not fit, where others hold what `reserved`
+    /// says of its command.
     #[must_use]
-    pub fn refusal(&self, estimate: Option<u64>, reserved: impl Fn(Option<&str>) -> u64) -> Option<&Budget> {
+    pub fn refusal(&self, estimate: Estimate, reserved: impl Fn(Option<&str>) -> Sum) -> Option<&Budget> {
         self.list.iter().filter(|budget| budget.binds).find(|budget| {
-            let expected = estimate.unwrap_or(DEFAULT_ESTIMATE.min(budget.limit));
-            let taken = budget.used.saturating_add(reserved(budget.command.as_deref()));
-            taken.saturating_add(expected) > budget.limit
+            let expected = estimate.of(budget.unit, budget.limit);
+            let held = reserved(budget.command.as_deref()).unit(budget.unit);
+            budget.used.saturating_add(held).saturating_add(expected) > budget.limit
         })
     }
 
     /// Takes in what is used of the budgets that bind this run.
     pub fn set(&mut self, used: Used) {
         for budget in self.list.iter_mut().filter(|budget| budget.binds) {
-            budget.used = if budget.command.is_some() { used.command } else { used.overall };
+            let used = if budget.command.is_some() { used.command } else { used.overall };
+            budget.used = used.unit(budget.unit);
         }
     }
 
     /// Takes in what is used of each budget, by its command.
-    pub fn set_all(&mut self, used: impl Fn(Option<&str>) -> u64) {
+    pub fn set_all(&mut self, used: impl Fn(Option<&str>) -> Sum) {
         for budget in &mut self.list {
-            budget.used = used(budget.command.as_deref());
+            budget.used = used(budget.command.as_deref()).unit(budget.unit);
         }
     }
 
     /// Takes in what is used of the budgets of other commands.
-    pub fn set_others(&mut self, used: impl Fn(&str) -> u64) {
+    pub fn set_others(&mut self, used: impl Fn(&str) -> Sum) {
         for budget in self.list.iter_mut().filter(|budget| !budget.binds) {
-            budget.used = budget.command.as_deref().map_or(0, &used);
+            budget.used = budget.command.as_deref().map_or(0, |name| used(name).unit(budget.unit));
         }
+    }
+
+    /// Whether a budget in this unit binds the run.
+    #[must_use]
+    pub fn has(&self, unit: Unit) -> bool {
+        self.list.iter().any(|budget| budget.binds && budget.unit == unit)
     }
 
     /// Takes in what is used, and says which budgets are now to be spoken of, each cause once.
@@ -216,12 +291,24 @@ mod tests {
         Amount { unit: Unit::Tokens, value }
     }
 
+    fn estimate(tokens: Option<u64>) -> Estimate {
+        Estimate { tokens, micro_usd: None }
+    }
+
+    fn held(tokens: u64) -> Sum {
+        Sum { tokens, micro_usd: 0 }
+    }
+
+    fn both(tokens: u64) -> Used {
+        Used { overall: held(tokens), command: held(tokens) }
+    }
+
     fn overall(limit: u64) -> Budgets {
         Budgets::new(vec![Budget::new(None, tokens(limit), true)], 90)
     }
 
     fn causes(budgets: &mut Budgets, used: u64) -> Vec<Cause> {
-        budgets.charge(Used { overall: used, command: used }).into_iter().map(|(cause, _)| cause).collect()
+        budgets.charge(both(used)).into_iter().map(|(cause, _)| cause).collect()
     }
 
     #[test]
@@ -257,8 +344,7 @@ mod tests {
             Budget::new(None, tokens(1), true),
         ];
         let mut budgets = Budgets::new(list, 90);
-        let names: Vec<_> =
-            budgets.charge(Used { overall: 2, command: 2 }).into_iter().map(|(_, b)| b.name().to_owned()).collect();
+        let names: Vec<_> = budgets.charge(both(2)).into_iter().map(|(_, b)| b.name().to_owned()).collect();
         assert_eq!(names, ["overall", "/own"]);
         assert_eq!(budgets.exceeded().map(Budget::name), Some("overall"));
     }
@@ -274,16 +360,17 @@ mod tests {
 
     #[test]
     fn what_others_hold_is_taken() {
-        assert!(overall(500).refusal(Some(200), |_| 300).is_none());
-        assert!(overall(500).refusal(Some(200), |_| 301).is_some());
-        assert_eq!((overall(500).expected(None), overall(5000).expected(None)), (500, 1000));
+        assert!(overall(500).refusal(estimate(Some(200)), |_| held(300)).is_none());
+        assert!(overall(500).refusal(estimate(Some(200)), |_| held(301)).is_some());
+        let expected = [500, 5000].map(|limit| overall(limit).expected(estimate(None)).tokens);
+        assert_eq!(expected, [500, 1000]);
     }
 
     #[test]
     fn an_estimate_must_fit_and_the_default_always_does() {
-        assert!(overall(500).refusal(None, |_| 0).is_none());
-        assert!(overall(0).refusal(None, |_| 0).is_none());
-        assert!(overall(500).refusal(Some(500), |_| 0).is_none());
-        assert!(overall(500).refusal(Some(501), |_| 0).is_some());
+        assert!(overall(500).refusal(estimate(None), |_| Sum::default()).is_none());
+        assert!(overall(0).refusal(estimate(None), |_| Sum::default()).is_none());
+        assert!(overall(500).refusal(estimate(Some(500)), |_| Sum::default()).is_none());
+        assert!(overall(500).refusal(estimate(Some(501)), |_| Sum::default()).is_some());
     }
 }

@@ -14,13 +14,14 @@ use clap::{CommandFactory, Parser};
 use rustix::process::Signal;
 
 use crate::amount::{Amount, Span, Unit};
-use crate::budget::{Budget, Budgets, Mode};
+use crate::budget::{Budget, Budgets, Estimate, Mode};
 use crate::exit::Exit;
+use crate::price::{self, Prices, Unpriced};
 use crate::report::{Style, clean, reason};
 use crate::run::Run;
 use crate::screen::Screen;
-use crate::tokens::Classes;
-use crate::value::{ColorWhen, CommandBudget, Name, Named, Percent, Window, name_of, with_form};
+use crate::spend::Classes;
+use crate::value::{ColorWhen, CommandBudget, CommandCost, Dollars, Name, Named, Percent, Window, name_of, with_form};
 use crate::wrap::Manners;
 
 const USAGE: &str = "\
@@ -33,7 +34,7 @@ from the command that it runs, to stdout; shows the budgets on stderr; and in
 block mode stops the stream or ends the command at the limit.";
 
 const EPILOG: &str = "\
-AMOUNT: 5000, 5_000, 5k, 1.5M, 2G tokens. DURATION: 90s, 30m, 5h, 7d.
+AMOUNT: 5000, 5_000, 5k, 1.5M, 2G tokens; 2.50usd. DURATION: 90s, 30m, 5h, 7d.
 
 Examples:
   claude -p \"/review src\" --output-format stream-json --verbose |
@@ -84,7 +85,17 @@ pub struct Cli {
     /// Expected use, checked before the start [default: 1000]
     #[arg(short, long, alias = "max-tokens-per-command", value_name = "AMOUNT", help_heading = "Budgets")]
     #[arg(allow_hyphen_values = true, value_parser = with_form::<Amount>())]
-    estimate: Option<Amount>,
+    estimate: Vec<Amount>,
+
+    /// Overall budget in dollars, as --limit USDusd
+    #[arg(long, value_name = "USD", help_heading = "Budgets")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<Dollars>())]
+    overall_cost_budget: Option<Dollars>,
+
+    /// Budget of one command in dollars; repeatable
+    #[arg(long, value_name = "NAME=USD", help_heading = "Budgets")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<CommandCost>())]
+    command_cost_budget: Vec<CommandCost>,
 
     /// Share the budgets with all runs that name FILE
     #[arg(short = 'L', long, value_name = "FILE", help_heading = "Shared budgets")]
@@ -112,6 +123,15 @@ pub struct Cli {
     #[arg(long, value_name = "PERCENT", help_heading = "Budgets")]
     #[arg(allow_hyphen_values = true, value_parser = with_form::<Percent>())]
     warn_at: Option<Percent>,
+
+    /// JSON rows that add to or replace the prices
+    #[arg(long, value_name = "FILE", help_heading = "Prices")]
+    prices: Option<PathBuf>,
+
+    /// A model without a price: dearest, refuse, zero or MODEL
+    #[arg(long, value_name = "WHAT", help_heading = "Prices")]
+    #[arg(value_parser = with_form::<Unpriced>())]
+    unpriced: Option<Unpriced>,
 
     /// Sent first on a trip [default: TERM]
     #[arg(short, long, value_name = "SIGNAL", help_heading = "Ending a command")]
@@ -205,7 +225,7 @@ impl Cli {
             None => env("BUDGET_TEE_MODE", str::parse)?,
         };
         let budgets = self.budgets(name.as_deref())?;
-        Ok(Run::new(name, mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets))
+        Ok(Run::new(name, mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets, self.prices()?))
     }
 
     /// The ledger to share budgets in, by option or environment.
@@ -271,13 +291,44 @@ impl Cli {
         }
     }
 
-    /// The use that this run is expected to have, in tokens.
+    /// The prices that hold today.
     ///
     /// # Errors
-    /// Where it is given in dollars, which are not counted yet.
-    pub fn estimate(&self) -> Result<Option<u64>, Early> {
-        let amount = self.estimate.map(|amount| in_tokens(amount, "--estimate"));
-        Ok(amount.transpose()?.map(|amount| amount.value))
+    /// Where the table of `--prices` cannot be read or has a bad row.
+    fn prices(&self) -> Result<Prices, Early> {
+        let variable = std::env::var_os("BUDGET_TEE_PRICES").filter(|path| !path.is_empty());
+        let path = self.prices.clone().or(variable.map(PathBuf::from));
+        let shown = path.as_ref().map_or(String::new(), |path| clean(&path.to_string_lossy()));
+        let more = path.map(std::fs::read_to_string).transpose();
+        let more = more.map_err(|error| Early::failed(format!("cannot read prices {shown}: {}", reason(error))))?;
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let unpriced = self.unpriced.clone().unwrap_or_default();
+        let prices = Prices::new(more.as_deref(), &price::day(since.as_secs()), unpriced);
+        let prices = prices.map_err(|bad| Early::failed(format!("bad prices in {shown}: {bad}")))?;
+        match prices.unpriced() {
+            Unpriced::As(model) if !prices.knows(model) => {
+                Err(Early::failed(format!("--unpriced: {} has no price either", clean(model))))
+            }
+            _ => Ok(prices),
+        }
+    }
+
+    /// The use that this run is expected to have.
+    ///
+    /// # Errors
+    /// Where it is given twice in one unit.
+    pub fn estimate(&self) -> Result<Estimate, Early> {
+        let mut estimate = Estimate::default();
+        for amount in &self.estimate {
+            let of = match amount.unit {
+                Unit::Tokens => &mut estimate.tokens,
+                Unit::Usd => &mut estimate.micro_usd,
+            };
+            if of.replace(amount.value).is_some() {
+                return Err(Early::failed(format!("--estimate is given twice in {}", amount.unit)));
+            }
+        }
+        Ok(estimate)
     }
 
     /// The file for the summary, opened now so that it is known to be writable.
@@ -301,31 +352,34 @@ impl Cli {
     }
 
     fn budgets(&self, name: Option<&str>) -> Result<Budgets, Early> {
-        let mut list = Vec::new();
-        for amount in &self.limit {
-            let amount = in_tokens(*amount, "--limit")?;
-            if !list.is_empty() {
-                return Err(Early::failed(format!("--limit is given twice in {}", amount.unit)));
+        let mut overall = self.limit.clone();
+        overall.extend(self.overall_cost_budget.map(|dollars| dollars.0));
+        once_a_unit(&overall, "--limit")?;
+        // A unit that the command line does not limit is left to the environment.
+        let variable = env("BUDGET_TEE_LIMIT", amounts)?.unwrap_or_default();
+        once_a_unit(&variable, "BUDGET_TEE_LIMIT")?;
+        let given = |unit| overall.iter().any(|amount| amount.unit == unit);
+        let more: Vec<_> = variable.into_iter().filter(|amount| !given(amount.unit)).collect();
+        overall.extend(more);
+        let mut list: Vec<_> = overall.into_iter().map(|amount| Budget::new(None, amount, true)).collect();
+        let costs = self.command_cost_budget.iter().map(|cost| &cost.0);
+        for CommandBudget { name: command, amount } in self.command_budget.iter().chain(costs) {
+            if list.iter().any(|known| known.command.as_ref() == Some(command) && known.unit == amount.unit) {
+                let command = clean(command);
+                return Err(Early::failed(format!("--command-budget is given twice for {command} in {}", amount.unit)));
             }
-            list.push(Budget::new(None, amount, true));
-        }
-        if list.is_empty() {
-            for amount in env("BUDGET_TEE_LIMIT", amounts)?.unwrap_or_default() {
-                list.push(Budget::new(None, in_tokens(amount, "BUDGET_TEE_LIMIT")?, true));
-            }
-            if list.len() > 1 {
-                return Err(Early::failed("BUDGET_TEE_LIMIT has two amounts in tokens"));
-            }
-        }
-        for given in &self.command_budget {
-            let amount = in_tokens(given.amount, "--command-budget")?;
-            if list.iter().any(|budget| budget.command.as_ref() == Some(&given.name)) {
-                let name = clean(&given.name);
-                return Err(Early::failed(format!("--command-budget is given twice for {name} in {}", amount.unit)));
-            }
-            list.push(Budget::new(Some(given.name.clone()), amount, name == Some(&given.name)));
+            list.push(Budget::new(Some(command.clone()), *amount, name == Some(command)));
         }
         Ok(Budgets::new(list, self.warn_at.map_or(90, |percent| percent.0)))
+    }
+}
+
+/// Refuses two amounts in one unit.
+fn once_a_unit(amounts: &[Amount], option: &str) -> Result<(), Early> {
+    let twice = amounts.iter().enumerate().find(|(at, amount)| amounts[..*at].iter().any(|a| a.unit == amount.unit));
+    match twice {
+        Some((_, amount)) => Err(Early::failed(format!("{option} is given twice in {}", amount.unit))),
+        None => Ok(()),
     }
 }
 
@@ -361,15 +415,6 @@ fn env<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Optio
 /// Amounts with a comma between.
 fn amounts(text: &str) -> Result<Vec<Amount>, String> {
     text.split(',').map(|amount| amount.trim().parse()).collect()
-}
-
-fn in_tokens(amount: Amount, option: &str) -> Result<Amount, Early> {
-    match amount.unit {
-        Unit::Tokens => Ok(amount),
-        Unit::Usd => Err(Early::failed(format!(
-            "budgets in dollars are not supported yet; give {option} an amount in tokens, such as 50k"
-        ))),
-    }
 }
 
 /// Whether the locale's character set is UTF-8, by the first of the variables that decide on it.

@@ -19,8 +19,9 @@ use memchr::memchr;
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::book::{Book, Kind, Models, OpenRun, Record, VERSION};
+use crate::budget::Sum;
 use crate::report::{clean, without_number};
-use crate::tokens::{Classes, Tokens};
+use crate::spend::{Classes, Spend};
 
 /// How long the lock is waited for at the start and at the end.
 const WAIT: Duration = Duration::from_secs(5);
@@ -58,11 +59,11 @@ fn unusable(doing: &'static str, path: &Path, why: impl fmt::Display) -> Unusabl
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shared {
     /// Of all runs.
-    pub overall: Tokens,
+    pub overall: Spend,
     /// Of the runs of this run's command.
-    pub command: Tokens,
+    pub command: Spend,
     /// What of both is this run's own.
-    pub own: Tokens,
+    pub own: Spend,
 }
 
 /// A ledger that a run draws on.
@@ -81,7 +82,7 @@ pub struct Ledger {
     read: u64,
     begun: Vec<u8>,
     /// What was last recorded of this run.
-    recorded: Tokens,
+    recorded: Spend,
 }
 
 impl Ledger {
@@ -105,7 +106,7 @@ impl Ledger {
             book: Book::new(window),
             read: 0,
             begun: Vec::new(),
-            recorded: Tokens::default(),
+            recorded: Spend::default(),
         };
         ledger.look(now).map_err(|why| unusable("read", path, why))?;
         Ok(ledger)
@@ -134,17 +135,14 @@ impl Ledger {
     pub fn shared(&self, now: f64) -> Shared {
         Shared {
             overall: self.book.used(None, self.window, now),
-            command: self
-                .name
-                .as_deref()
-                .map_or(Tokens::default(), |name| self.book.used(Some(name), self.window, now)),
+            command: self.name.as_deref().map_or(Spend::default(), |name| self.book.used(Some(name), self.window, now)),
             own: self.book.spent_by(&self.id),
         }
     }
 
     /// What the runs of a command used, as far as it binds now.
     #[must_use]
-    pub fn used_by(&self, name: &str, now: f64) -> Tokens {
+    pub fn used_by(&self, name: &str, now: f64) -> Spend {
         self.book.used(Some(name), self.window, now)
     }
 
@@ -164,7 +162,7 @@ impl Ledger {
     /// Where the lock is not had in time, or the file cannot be read or written.
     pub fn admit(
         &mut self,
-        estimate: u64,
+        estimate: Sum,
         classes: Classes,
         now: f64,
         fits: impl FnOnce(Shared, &[OpenRun]) -> bool,
@@ -179,7 +177,7 @@ impl Ledger {
 
     fn admit_locked(
         &mut self,
-        estimate: u64,
+        estimate: Sum,
         classes: Classes,
         now: f64,
         fits: impl FnOnce(Shared, &[OpenRun]) -> bool,
@@ -218,7 +216,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Where the file cannot be read or written. What could not be recorded can be with the next.
-    pub fn spend(&mut self, models: &[(String, Tokens)], now: f64) -> io::Result<bool> {
+    pub fn spend(&mut self, models: &[(String, Spend)], now: f64) -> io::Result<bool> {
         if !self.try_acquire()? {
             return Ok(false);
         }
@@ -232,9 +230,9 @@ impl Ledger {
     /// # Errors
     /// Where the lock is not had in time or the file cannot be written; the error names what was
     /// not recorded.
-    pub fn leave(&mut self, models: &[(String, Tokens)], now: f64) -> Result<(), Unusable> {
+    pub fn leave(&mut self, models: &[(String, Spend)], now: f64) -> Result<(), Unusable> {
         let Some(alive) = self.alive.take() else { return Ok(()) };
-        let sum = models.iter().fold(Tokens::default(), |sum, (_, tokens)| sum.plus(*tokens));
+        let sum = models.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens));
         let missing = Classes::default().count(&sum.less(self.recorded));
         let path = self.path.clone();
         let failed = |why: io::Error| {
@@ -249,10 +247,10 @@ impl Ledger {
         result.map_err(failed)
     }
 
-    fn record(&mut self, models: &[(String, Tokens)], kind: Kind, now: f64) -> io::Result<()> {
+    fn record(&mut self, models: &[(String, Spend)], kind: Kind, now: f64) -> io::Result<()> {
         let used = models.iter().filter(|(_, tokens)| !tokens.is_zero());
         let models = Models(used.map(|(name, tokens)| (Cow::from(name.as_str()), *tokens)).collect());
-        let sum = models.0.iter().fold(Tokens::default(), |sum, (_, tokens)| sum.plus(*tokens));
+        let sum = models.0.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens));
         let text = line(&self.id, self.name.as_deref(), kind, None, models, now)?;
         self.append(&text)?;
         self.recorded = sum;
@@ -369,7 +367,7 @@ impl Ledger {
 }
 
 /// Tokens by the model's name.
-type ByModel = Vec<(String, Tokens)>;
+type ByModel = Vec<(String, Spend)>;
 
 /// The records of `old` with those of ended runs summed up by command and time: by the minute for
 /// two days, by the hour for forty, by the day before. What was spent is dated to the end of its
@@ -419,6 +417,7 @@ fn summed_up(old: &[u8], book: &Book, now: f64) -> io::Result<Vec<u8>> {
                 name: name.as_deref().map(Cow::from),
                 kind: Kind::Sum,
                 estimate: None,
+                estimate_micro_usd: None,
                 models,
             };
             serde_json::to_writer(&mut new, &record)?;
@@ -444,7 +443,7 @@ fn span_end(at: f64, now: f64) -> u64 {
     (at as u64 / span + 1) * span
 }
 
-fn add(models: &mut Vec<(String, Tokens)>, model: &str, more: Tokens) {
+fn add(models: &mut Vec<(String, Spend)>, model: &str, more: Spend) {
     match models.iter_mut().find(|(name, _)| name == model) {
         Some((_, tokens)) => *tokens = tokens.plus(more),
         None => models.push((model.to_owned(), more)),
@@ -452,7 +451,7 @@ fn add(models: &mut Vec<(String, Tokens)>, model: &str, more: Tokens) {
 }
 
 /// Raises what a run has used of a model, and returns by how much.
-fn raise(models: &mut Vec<(String, Tokens)>, model: &str, to: Tokens) -> Tokens {
+fn raise(models: &mut Vec<(String, Spend)>, model: &str, to: Spend) -> Spend {
     match models.iter_mut().find(|(name, _)| name == model) {
         Some((_, tokens)) => {
             let more = to.less(*tokens);
@@ -471,12 +470,21 @@ fn line(
     run: &str,
     name: Option<&str>,
     kind: Kind,
-    estimate: Option<u64>,
+    estimate: Option<Sum>,
     models: Models<'_>,
     now: f64,
 ) -> io::Result<Vec<u8>> {
     let at = (now * 1000.0).round() / 1000.0;
-    let record = Record { v: VERSION, at, run: Some(run.into()), name: name.map(Cow::from), kind, estimate, models };
+    let record = Record {
+        v: VERSION,
+        at,
+        run: Some(run.into()),
+        name: name.map(Cow::from),
+        kind,
+        estimate: estimate.map(|sum| sum.tokens),
+        estimate_micro_usd: estimate.map(|sum| sum.micro_usd).filter(|money| *money > 0),
+        models,
+    };
     let mut line = serde_json::to_vec(&record)?;
     line.push(b'\n');
     Ok(line)

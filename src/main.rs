@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use budget_tee::account::{self, Opened};
 use budget_tee::book::Book;
-use budget_tee::budget::Budget;
+use budget_tee::budget::{Budget, Sum};
 use budget_tee::cli::{self, Cli, Early, cannot_write};
 use budget_tee::exit::Exit;
 use budget_tee::ledger::Ledger;
@@ -102,7 +102,7 @@ fn status(cli: &Cli, mut run: Run, path: &Path, json: bool) -> Result<Exit, Earl
     let empty = Book::new(cli.window());
     let book = ledger.as_ref().map_or(&empty, Ledger::book);
     let alive = ledger.as_ref().map_or(Vec::new(), |ledger| ledger.alive(run.classes));
-    run.budgets.set_all(|name| run.classes.count(&book.used(name, cli.window(), now)));
+    run.budgets.set_all(|name| Sum::of(&book.used(name, cli.window(), now), run.classes));
     let status = Status { book, alive: &alive, budgets: &run.budgets, classes: run.classes, window: cli.window(), now };
     let title = report::clean(&path.to_string_lossy());
     let text = if json {

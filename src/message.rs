@@ -1,7 +1,8 @@
 //! What the meter remembers of single messages, and the names of their models.
 
+use crate::price::Bill;
 use crate::session::ModelId;
-use crate::tokens::Tokens;
+use crate::spend::Spend;
 
 /// How many models are told apart; all further ones are shown as one.
 const MODELS_MAX: usize = 64;
@@ -18,7 +19,9 @@ pub(crate) struct Message {
     /// Hash of the `parent_tool_use_id`; `None` in the main loop.
     pub(crate) parent: Option<u64>,
     pub(crate) model: ModelId,
-    pub(crate) tokens: Tokens,
+    pub(crate) spend: Spend,
+    /// The highest figures seen for it.
+    pub(crate) bill: Bill,
     /// The last `message_start` event that named it: its number and its parent.
     pub(crate) start: Option<(u64, Option<u64>)>,
     pub(crate) aborted: bool,
@@ -33,15 +36,15 @@ pub(crate) struct Message {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Part {
     pub(crate) epoch: u32,
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: Spend,
 }
 
 impl Part {
-    pub(crate) fn since(self, epoch: u32) -> Tokens {
-        if self.epoch == epoch { self.tokens } else { Tokens::default() }
+    pub(crate) fn since(self, epoch: u32) -> Spend {
+        if self.epoch == epoch { self.tokens } else { Spend::default() }
     }
 
-    pub(crate) fn add(&mut self, epoch: u32, more: Tokens) {
+    pub(crate) fn add(&mut self, epoch: u32, more: Spend) {
         *self = Part { epoch, tokens: self.since(epoch).plus(more) };
     }
 }

@@ -14,9 +14,10 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use crate::message::{Message, Models, Part};
-use crate::session::{PerModel, Session, parse_version};
-use crate::tokens::{Class, Tokens};
-use crate::usage::Line;
+use crate::price::{Bill, Prices, Unpriced};
+use crate::session::{ModelId, PerModel, Session, parse_version};
+use crate::spend::{Class, Spend};
+use crate::usage::{Line, ModelUsage};
 
 /// How many messages are remembered; see the module's text for why that is enough.
 pub const RECENT_MESSAGES: usize = 1024;
@@ -33,7 +34,9 @@ pub enum Finding {
     /// Many messages and not one token: a gateway tells at the `result` line only, if at all.
     Blind,
     /// A resumed session's `modelUsage` began with these tokens, which earlier processes spent.
-    CarriedOver(Tokens),
+    CarriedOver(Spend),
+    /// This model has no price.
+    Unpriced(String),
 }
 
 /// Totals of a stream, live.
@@ -48,13 +51,16 @@ pub struct Meter {
     /// What forgotten sessions used, and whether one of them was never settled.
     past: PerModel,
     past_open: bool,
-    total: Tokens,
+    total: Spend,
     messages: u64,
     usage_seen: bool,
     silent: u32,
     starts: u64,
     counted_live: bool,
     findings: Vec<Finding>,
+    prices: Prices,
+    /// Models without a price.
+    unpriced: Vec<ModelId>,
 }
 
 /// One sighting of a message's usage.
@@ -62,12 +68,29 @@ struct Sighting<'a> {
     id: Option<&'a str>,
     parent: Option<&'a str>,
     model: Option<&'a str>,
-    tokens: Tokens,
+    bill: Bill,
     started: bool,
     aborted: bool,
 }
 
 impl Meter {
+    /// A meter that prices what it counts.
+    #[must_use]
+    pub fn new(prices: Prices) -> Self {
+        Meter { prices, ..Meter::default() }
+    }
+
+    /// Names of the models that were used and have no price.
+    pub fn unpriced(&self) -> impl Iterator<Item = &str> {
+        self.unpriced.iter().map(|model| self.models.name(*model))
+    }
+
+    /// What is done about a model without a price.
+    #[must_use]
+    pub fn unpriced_rule(&self) -> &Unpriced {
+        self.prices.unpriced()
+    }
+
     /// Takes one line in. Returns whether a total has changed.
     pub fn record(&mut self, line: &Line) -> bool {
         let before = self.total;
@@ -85,7 +108,7 @@ impl Meter {
 
     /// The total of all sessions. Never goes down.
     #[must_use]
-    pub fn total(&self) -> Tokens {
+    pub fn total(&self) -> Spend {
         self.total
     }
 
@@ -97,7 +120,7 @@ impl Meter {
 
     /// The total by model, in the order in which the models were seen.
     #[must_use]
-    pub fn by_model(&self) -> Vec<(&str, Tokens)> {
+    pub fn by_model(&self) -> Vec<(&str, Spend)> {
         let mut all = self.past.clone();
         for session in &self.sessions {
             all.add_all(&session.by_model());
@@ -123,11 +146,11 @@ impl Meter {
     }
 
     fn assistant(&mut self, line: &Line) {
-        let Some(tokens) = line.message.usage.tokens() else {
+        let Some(bill) = line.message.usage.bill() else {
             // It may still say that a message is aborted.
             let session = self.session(line);
             if let Some(at) = line.message.id.get().and_then(|id| self.known(session, id)) {
-                self.raise(session, at, Tokens::default(), line.aborted);
+                self.raise(session, at, Bill::default(), line.aborted);
             }
             return;
         };
@@ -137,7 +160,7 @@ impl Meter {
                 id: line.message.id.get(),
                 parent: line.parent.get(),
                 model: line.message.model.get(),
-                tokens,
+                bill,
                 started: false,
                 aborted: line.aborted,
             },
@@ -156,21 +179,21 @@ impl Meter {
         match line.event_kind.get() {
             Some("message_start") => {
                 let message = &line.event_message;
-                let tokens = message.usage.tokens().unwrap_or_default();
+                let bill = message.usage.bill().unwrap_or_default();
                 self.sight(
                     line,
                     &Sighting {
                         id: message.id.get(),
                         parent: line.parent.get(),
                         model: message.model.get(),
-                        tokens,
+                        bill,
                         started: true,
                         aborted: false,
                     },
                 );
             }
             Some("message_delta") => {
-                let Some(tokens) = line.event_usage.tokens() else { return };
+                let Some(bill) = line.event_usage.bill() else { return };
                 let session = self.session(line);
                 let parent = line.parent.get().map(|parent| self.hasher.hash_one(parent));
                 let id = self.sessions[session].id;
@@ -178,7 +201,7 @@ impl Meter {
                 let starts =
                     ours.filter_map(|(at, m)| m.start.filter(|start| start.1 == parent).map(|start| (start, at)));
                 match starts.max() {
-                    Some((_, at)) => self.raise(session, at, tokens, false),
+                    Some((_, at)) => self.raise(session, at, bill, false),
                     // Its start was not seen. It counts by itself, and so do all its further deltas.
                     None => {
                         self.sight(
@@ -187,7 +210,7 @@ impl Meter {
                                 id: None,
                                 parent: line.parent.get(),
                                 model: None,
-                                tokens,
+                                bill,
                                 started: true,
                                 aborted: false,
                             },
@@ -201,17 +224,17 @@ impl Meter {
 
     /// A subagent's last call, known from what its tool returned.
     fn tool_result(&mut self, line: &Line) {
-        let (Some(tokens), Some(agent)) = (line.agent_usage.tokens(), line.agent.get()) else { return };
+        let (Some(bill), Some(agent)) = (line.agent_usage.bill(), line.agent.get()) else { return };
         let tool = line.message.tool_use_id.get().unwrap_or(agent);
         let session = self.session(line);
         let id = self.sessions[session].id;
         let parent = Some(self.hasher.hash_one(tool));
-        let same_prompt = |m: &Message| Class::PROMPT.iter().all(|&class| m.tokens.of(class) == tokens.of(class));
+        let same_prompt = |m: &Message| Class::PROMPT.iter().all(|&class| m.spend.of(class) == bill.tokens.of(class));
         let of_agent = |m: &Message| m.session == id && m.parent == parent;
         if let Some(at) = self.recent.iter().rposition(|m| of_agent(m) && same_prompt(m)) {
             self.usage_seen = true;
             self.recent[at].complete = true;
-            self.raise(session, at, tokens, false);
+            self.raise(session, at, bill, false);
             return;
         }
         let last = self.recent.iter().rev().find(|m| of_agent(m)).map(|m| m.model);
@@ -219,7 +242,7 @@ impl Meter {
         let model = model.or_else(|| last.map(|model| self.models.name(model).to_owned()));
         self.sight(
             line,
-            &Sighting { id: None, parent: Some(tool), model: model.as_deref(), tokens, started: false, aborted: false },
+            &Sighting { id: None, parent: Some(tool), model: model.as_deref(), bill, started: false, aborted: false },
         );
         if let Some(message) = self.recent.back_mut() {
             message.complete = true;
@@ -250,36 +273,79 @@ impl Meter {
 
     fn result(&mut self, line: &Line) {
         let models = line.models().filter(|models| !models.is_empty());
-        let usage = line.usage.tokens();
+        let usage = line.usage.bill();
         self.usage_seen |= usage.is_some() || models.is_some();
-        let usage = usage.unwrap_or_default();
+        let usage = usage.unwrap_or_default().tokens;
         let at = self.session(line);
         if let Some(models) = models {
             let in_flight = self.in_flight(at);
+            let told = self.told(at, models, line.total_cost);
             let session = &mut self.sessions[at];
-            let mut told = PerModel::default();
-            for model in models {
-                told.add(self.models.id(Some(&model.name)), model.usage.tokens().unwrap_or_default());
-            }
-            let carrying = session.turns == 0 && session.is_carrying(usage, &told, models);
-            let carried = carrying.then(|| told.excess_over(&session.live_raised_to(usage)));
+            let missing = usage.less(session.turn);
+            let carrying = session.turns == 0 && session.is_carrying(usage, missing, &told, models);
+            let missing = if carrying { self.priced(at, missing) } else { missing };
+            let session = &mut self.sessions[at];
+            let carried = carrying.then(|| told.excess_over(&session.live_with(missing)));
             self.findings.extend(carried.as_ref().map(|carried| Finding::CarriedOver(carried.sum())));
             session.settle(&told, carried, in_flight);
         } else {
-            self.sessions[at].settle_turn(usage);
+            let missing = self.priced(at, usage.less(self.sessions[at].turn));
+            self.sessions[at].settle_turn(usage, missing, line.total_cost);
         }
         let session = &mut self.sessions[at];
         session.turns = session.turns.wrapping_add(1).max(1);
-        session.turn = Tokens::default();
+        session.turn = Spend::default();
         self.update(at);
+    }
+
+    /// What a `modelUsage` tells, priced by its own `costUSD`, or else by the table so that the sum
+    /// is the process's `total_cost`, where that is told.
+    fn told(&mut self, at: usize, models: &[ModelUsage], total_cost: Option<u64>) -> PerModel {
+        let mut told = PerModel::default();
+        for model in models {
+            let tokens = model.usage.tokens().unwrap_or_default();
+            let id = self.models.id(Some(&model.name));
+            let micro_usd = model.cost.unwrap_or_else(|| {
+                let write_1h = self.sessions[at].share_1h(tokens.cache_write);
+                self.cost(id, &Bill { tokens, write_1h, searches: model.web_searches, us: false })
+            });
+            told.add(id, Spend { micro_usd, ..tokens });
+        }
+        if let Some(total) = total_cost
+            && models.iter().any(|model| model.cost.is_none())
+        {
+            told.set_cost(total);
+        }
+        told
+    }
+
+    /// What a turn used beyond what its messages showed, which is mostly output, with its price.
+    fn priced(&mut self, at: usize, missing: Spend) -> Spend {
+        let model = self.sessions[at].turn_model;
+        let micro_usd = self.cost(model, &Bill { tokens: missing, ..Bill::default() });
+        Spend { micro_usd, ..missing }
+    }
+
+    /// What a bill of a model costs in micro-dollars; one without a price is pointed out once.
+    fn cost(&mut self, model: ModelId, bill: &Bill) -> u64 {
+        if *bill == Bill::default() {
+            return 0;
+        }
+        let name = self.models.name(model);
+        let (cost, known) = self.prices.cost(name, bill);
+        if !known && !self.unpriced.contains(&model) && !bill.tokens.is_zero() {
+            self.findings.push(Finding::Unpriced(name.to_owned()));
+            self.unpriced.push(model);
+        }
+        cost
     }
 
     /// The last message of each subagent of a session, as far as it was counted since the last
     /// settlement: its call may not have ended, so that no `modelUsage` can have it yet.
-    fn in_flight(&self, session: usize) -> Tokens {
+    fn in_flight(&self, session: usize) -> Spend {
         let session = &self.sessions[session];
         let mut parents = HashSet::new();
-        let mut sum = Tokens::default();
+        let mut sum = Spend::default();
         for message in self.recent.iter().rev().filter(|m| m.session == session.id && m.parent.is_some()) {
             if parents.insert(message.parent) && !message.complete && !message.aborted {
                 sum = sum.plus(message.live.since(session.settlements));
@@ -313,7 +379,8 @@ impl Meter {
                 session: id,
                 parent,
                 model: self.models.id(sighting.model),
-                tokens: Tokens::default(),
+                spend: Spend::default(),
+                bill: Bill::default(),
                 start: None,
                 aborted: false,
                 complete: false,
@@ -326,15 +393,17 @@ impl Meter {
             self.starts += 1;
             self.recent[at].start = Some((self.starts, parent));
         }
-        self.raise(session, at, sighting.tokens, sighting.aborted);
+        self.raise(session, at, sighting.bill, sighting.aborted);
         known.is_none()
     }
 
-    /// Raises a message to the maximum of what it had and `tokens`; it may turn out to be aborted.
-    fn raise(&mut self, session: usize, at: usize, tokens: Tokens, aborted: bool) {
+    /// Raises a message to the maximum of what it had and `bill`; it may turn out to be aborted.
+    fn raise(&mut self, session: usize, at: usize, bill: Bill, aborted: bool) {
+        let bill = self.recent[at].bill.max(bill);
+        let cost = self.cost(self.recent[at].model, &bill);
         let message = &mut self.recent[at];
         let of = &mut self.sessions[session];
-        self.counted_live |= !tokens.is_zero();
+        self.counted_live |= !bill.tokens.is_zero();
         if aborted && !message.aborted {
             message.aborted = true;
             // What has been settled is not touched.
@@ -343,11 +412,16 @@ impl Meter {
             of.aborted.add(message.model, live);
             of.turn = of.turn.less(message.turn.since(of.turns));
         }
-        let raised = message.tokens.max(tokens);
-        let more = raised.less(message.tokens);
-        message.tokens = raised;
+        let raised = Spend { micro_usd: cost, ..bill.tokens };
+        let more = raised.less(message.spend);
+        of.saw_writes(more.cache_write, bill.write_1h.saturating_sub(message.bill.write_1h));
+        message.spend = message.spend.max(raised);
+        message.bill = bill;
         if more.is_zero() {
             return;
+        }
+        if message.parent.is_none() {
+            of.turn_model = message.model;
         }
         if message.aborted {
             of.aborted.add(message.model, more);
@@ -357,7 +431,6 @@ impl Meter {
             if message.parent.is_none() {
                 message.turn.add(of.turns, more);
                 of.turn = of.turn.plus(more);
-                of.turn_model = message.model;
                 of.turn_open = true;
             } else {
                 of.agents_open = true;

@@ -9,12 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::amount::{Unit, exact, human};
+use crate::amount::{Unit, exact, human, in_full, micro};
 use crate::budget::{Budget, Cause, Mode};
 use crate::exit::Exit;
 use crate::meter::Finding;
+use crate::price::Unpriced;
 use crate::run::{Notice, Run};
-use crate::tokens::{Class, Classes, Tokens};
+use crate::spend::{Class, Classes, Spend};
 
 /// Cells of a bar where there is room for all.
 const CELLS: usize = 20;
@@ -236,8 +237,9 @@ pub const NO_USAGE: &str = "no usage in the stream; run claude with --output-for
 #[must_use]
 pub fn notice(notice: &Notice, run: &Run, style: Style) -> String {
     let of = |budget: &Budget| {
-        let used = bounded(is_bound(run, Some(budget)), style, &exact(budget.used));
-        format!("{used} of {} {} used, {} %", exact(budget.limit), budget.unit, budget.percent())
+        let used = in_full(budget.unit, budget.used);
+        let used = bounded(is_bound(run, Some(budget)), style, used.trim_end_matches(" tokens"));
+        format!("{used} of {} used, {} %", in_full(budget.unit, budget.limit), budget.percent())
     };
     let name = |budget: &Budget| match &budget.command {
         Some(name) => format!("budget of {}", shown(name, style)),
@@ -253,16 +255,29 @@ pub fn notice(notice: &Notice, run: &Run, style: Style) -> String {
             format!("{} exceeded: {}; {}", name(budget), of(budget), then("stopping here (--mode block)"))
         }
         Notice::Unfit(budget, estimate, held) => format!(
-            "estimate of {} tokens does not fit into the {}: {}{}; {}",
-            exact(*estimate),
+            "estimate of {} does not fit into the {}: {}{}; {}",
+            in_full(budget.unit, *estimate),
             name(budget),
             of(budget),
-            if *held > 0 { format!(", {} held by runs alive", exact(*held)) } else { String::new() },
+            if *held > 0 { format!(", {} held by runs alive", in_full(budget.unit, *held)) } else { String::new() },
             then("not started; raise the limit or lower --estimate")
         ),
         Notice::Finding(Finding::Blind) => "no message has reported tokens so far (a gateway?): live counting is \
              blind here, and budgets bind at the result line only"
             .to_owned(),
+        Notice::Finding(Finding::Unpriced(model)) => {
+            let model = shown(model, style);
+            match run.meter.unpriced_rule() {
+                Unpriced::Dearest => {
+                    format!("{model} has no price; taken for as dear as the dearest model (--unpriced)")
+                }
+                Unpriced::Refuse => {
+                    format!("{model} has no price (--unpriced refuse); {}", then("stopping here (--mode block)"))
+                }
+                Unpriced::Zero => format!("{model} has no price; its cost is not counted (--unpriced zero)"),
+                Unpriced::As(other) => format!("{model} has no price; taken for {} (--unpriced)", shown(other, style)),
+            }
+        }
         Notice::Finding(Finding::CarriedOver(tokens)) => format!(
             "resumed session: {} tokens that earlier processes spent were taken off (input {}, output {}, \
              cache-write {}, cache-read {})",
@@ -301,13 +316,18 @@ pub fn report(run: &Run, exit: Exit, style: Style) -> String {
         let total = bounded(is_bound(run, None), style, &human(Unit::Tokens, run.counted()));
         let _ = writeln!(out, "total     {total}");
     }
+    let cost = human(Unit::Usd, run.meter.total().micro_usd);
+    let _ = writeln!(out, "cost      {}", bounded(is_bound(run, None), style, &cost));
     out.push_str(&classes_line(&run.meter.total(), run.classes));
     out.push_str(&model_lines(&run.meter.by_model(), style));
+    for model in run.meter.unpriced() {
+        let _ = writeln!(out, "unpriced  {}", shown(model, style));
+    }
     out
 }
 
 /// The tokens of each class, and which of them count where that is not all.
-pub(crate) fn classes_line(total: &Tokens, classes: Classes) -> String {
+pub(crate) fn classes_line(total: &Spend, classes: Classes) -> String {
     let each = Class::ALL.map(|class| format!("{} {}", class.name(), human(Unit::Tokens, total.of(class))));
     let mut out = format!("classes   {}\n", each.join(", "));
     if classes != Classes::default() {
@@ -317,13 +337,31 @@ pub(crate) fn classes_line(total: &Tokens, classes: Classes) -> String {
 }
 
 /// A line for each model.
-pub(crate) fn model_lines(models: &[(&str, Tokens)], style: Style) -> String {
+pub(crate) fn model_lines(models: &[(&str, Spend)], style: Style) -> String {
     let mut out = String::new();
     for (model, tokens) in models {
         let all = human(Unit::Tokens, Classes::default().count(tokens));
-        let _ = writeln!(out, "model     {} {all}", shown(model, style));
+        let cost = human(Unit::Usd, tokens.micro_usd);
+        let _ = writeln!(out, "model     {} {all}, {cost}", shown(model, style));
     }
     out
+}
+
+/// A figure in its unit: whole tokens, or dollars.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Figure {
+    Tokens(u64),
+    Dollars(f64),
+}
+
+impl Figure {
+    pub(crate) fn of(unit: Unit, value: u64) -> Figure {
+        match unit {
+            Unit::Tokens => Figure::Tokens(value),
+            Unit::Usd => Figure::Dollars(micro(value)),
+        }
+    }
 }
 
 /// A run's summary, for scripts. Times are Unix seconds, sums are tokens.
@@ -336,9 +374,9 @@ struct Summary<'a> {
     mode: &'static str,
     lower_bound: bool,
     tokens: Counted,
-    /// Dollars are not counted yet.
-    usd: Option<f64>,
-    models: BTreeMap<&'a str, Tokens>,
+    usd: f64,
+    models: BTreeMap<&'a str, Spend>,
+    unpriced: Vec<&'a str>,
     budgets: Vec<BudgetFacts<'a>>,
     lines: u64,
     bytes: u64,
@@ -349,8 +387,10 @@ struct Summary<'a> {
 
 #[derive(Debug, Serialize)]
 struct Counted {
-    #[serde(flatten)]
-    tokens: Tokens,
+    input: u64,
+    output: u64,
+    cache_write: u64,
+    cache_read: u64,
     /// What counts towards the budgets: the sum of the classes that `--count` chose.
     counted: u64,
 }
@@ -359,9 +399,9 @@ struct Counted {
 pub(crate) struct BudgetFacts<'a> {
     name: &'a str,
     unit: String,
-    limit: u64,
-    used: u64,
-    remaining: u64,
+    limit: Figure,
+    used: Figure,
+    remaining: Figure,
     percent: u64,
     exceeded: bool,
 }
@@ -371,9 +411,9 @@ impl BudgetFacts<'_> {
         BudgetFacts {
             name: budget.name(),
             unit: budget.unit.to_string(),
-            limit: budget.limit,
-            used: budget.used,
-            remaining: budget.remaining(),
+            limit: Figure::of(budget.unit, budget.limit),
+            used: Figure::of(budget.unit, budget.used),
+            remaining: Figure::of(budget.unit, budget.remaining()),
             percent: budget.percent(),
             exceeded: budget.is_exceeded(),
         }
@@ -389,6 +429,7 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
         (since.as_secs_f64() * 1000.0).round() / 1000.0
     };
+    let total = run.meter.total();
     let summary = Summary {
         v: 1,
         outcome: Outcome::of(run, exit),
@@ -396,9 +437,16 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
         name: run.name.as_deref(),
         mode: run.mode.name(),
         lower_bound: run.meter.is_lower_bound(),
-        tokens: Counted { tokens: run.meter.total(), counted: run.counted() },
-        usd: None,
+        tokens: Counted {
+            input: total.input,
+            output: total.output,
+            cache_write: total.cache_write,
+            cache_read: total.cache_read,
+            counted: run.counted(),
+        },
+        usd: micro(total.micro_usd),
         models: run.meter.by_model().into_iter().collect(),
+        unpriced: run.meter.unpriced().collect(),
         budgets: run.budgets.all().iter().map(BudgetFacts::of).collect(),
         lines: run.lines,
         bytes: run.bytes,

@@ -4,12 +4,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::amount::Unit;
 use crate::book::OpenRun;
-use crate::budget::{Budget, Budgets, Cause, DEFAULT_ESTIMATE, Mode, Used};
+use crate::budget::{Budget, Budgets, Cause, Estimate, Mode, Sum, Used};
 use crate::ledger::Shared;
 use crate::meter::{Finding, Meter};
+use crate::price::{Prices, Unpriced};
 use crate::scan::{Scanned, Scanner};
-use crate::tokens::{Classes, Tokens};
+use crate::spend::{Classes, Spend};
 
 /// With so many notices waiting to be shown, further findings are dropped: a hostile stream could
 /// cause any number.
@@ -20,7 +22,7 @@ const FINDINGS_MAX: usize = 100;
 pub enum Notice {
     /// A budget is nearly used up, or exceeded.
     Budget(Cause, Budget),
-    /// The estimate, in tokens, does not fit into this budget, beside what others hold of it.
+    /// The estimate, in the budget's unit, does not fit into this budget, beside what others hold of it.
     Unfit(Budget, u64, u64),
     /// What the meter found out about the stream.
     Finding(Finding),
@@ -66,8 +68,8 @@ pub struct Fed {
 impl Run {
     /// A run of which nothing has been seen.
     #[must_use]
-    pub fn new(name: Option<String>, mode: Mode, classes: Classes, budgets: Budgets) -> Self {
-        Run { name, mode, classes, budgets, ..Run::default() }
+    pub fn new(name: Option<String>, mode: Mode, classes: Classes, budgets: Budgets, prices: Prices) -> Self {
+        Run { name, mode, classes, budgets, meter: Meter::new(prices), ..Run::default() }
     }
 
     /// Takes in what a read gave. In block mode it stops behind the line that exceeds a budget;
@@ -107,28 +109,28 @@ impl Run {
 
     /// Whether `estimate` fits beside what the runs that are `alive` hold; where it does not, that is
     /// said, and block mode must not start.
-    pub fn admit(&mut self, estimate: Option<u64>, alive: &[OpenRun]) -> bool {
+    pub fn admit(&mut self, estimate: Estimate, alive: &[OpenRun]) -> bool {
         let held = |command: Option<&str>| {
             let of = alive.iter().filter(|run| command.is_none() || run.name.as_deref() == command);
-            of.fold(0, |sum: u64, run| sum.saturating_add(run.reserved))
+            of.fold(Sum::default(), |sum, run| sum.plus(run.reserved))
         };
         let Some(budget) = self.budgets.refusal(estimate, held) else { return true };
-        let expected = estimate.unwrap_or(DEFAULT_ESTIMATE.min(budget.limit));
-        let notice = Notice::Unfit(budget.clone(), expected, held(budget.command.as_deref()));
+        let held = held(budget.command.as_deref()).unit(budget.unit);
+        let notice = Notice::Unfit(budget.clone(), estimate.of(budget.unit, budget.limit), held);
         self.say(notice);
         self.mode == Mode::Warn
     }
 
     /// Takes in what is used together with others, before the start.
-    pub fn begin_with(&mut self, shared: Shared, by_command: impl Fn(&str) -> Tokens) {
+    pub fn begin_with(&mut self, shared: Shared, by_command: impl Fn(&str) -> Spend) {
         self.shared = shared;
         self.budgets.set(self.used());
         let classes = self.classes;
-        self.budgets.set_others(|name| classes.count(&by_command(name)));
+        self.budgets.set_others(|name| Sum::of(&by_command(name), classes));
     }
 
     /// Takes in what is used together with others while running. Returns whether that is news.
-    pub fn share(&mut self, shared: Shared, by_command: impl Fn(&str) -> Tokens) -> bool {
+    pub fn share(&mut self, shared: Shared, by_command: impl Fn(&str) -> Spend) -> bool {
         if self.shared == shared {
             return false;
         }
@@ -148,7 +150,7 @@ impl Run {
     /// What is used, this run's own and not yet recorded use included.
     fn used(&self) -> Used {
         let new = self.meter.total().less(self.shared.own);
-        let of = |tokens: Tokens| self.classes.count(&tokens.plus(new));
+        let of = |spend: Spend| Sum::of(&spend.plus(new), self.classes);
         Used { overall: of(self.shared.overall), command: of(self.shared.command) }
     }
 
@@ -170,9 +172,16 @@ impl Run {
     }
 
     fn judge(&mut self, changed: bool, fed: &mut Fed) {
-        let findings: Vec<_> = self.meter.findings().collect();
+        let mut findings: Vec<_> = self.meter.findings().collect();
+        // Where nothing is limited in dollars the report says it early enough.
+        let money_matters = self.refuses_unpriced() || self.budgets.has(Unit::Usd);
+        findings.retain(|finding| money_matters || !matches!(finding, Finding::Unpriced(_)));
         fed.news |= changed || !findings.is_empty();
         for finding in findings {
+            if matches!(finding, Finding::Unpriced(_)) && self.refuses_unpriced() && self.mode == Mode::Block {
+                fed.tripped = true;
+                self.tripped = true;
+            }
             self.say(Notice::Finding(finding));
         }
         if !changed {
@@ -187,6 +196,12 @@ impl Run {
             self.tripped |= fed.tripped;
             self.say(Notice::Budget(cause, budget));
         }
+    }
+
+    /// Whether a model without a price must not be used.
+    #[must_use]
+    pub fn refuses_unpriced(&self) -> bool {
+        *self.meter.unpriced_rule() == Unpriced::Refuse
     }
 
     fn say(&mut self, notice: Notice) {

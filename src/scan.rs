@@ -343,46 +343,15 @@ fn read_scalar(text: &[u8]) -> Scalar<'_> {
     match text {
         b"true" => Scalar::True,
         b"null" | b"false" => Scalar::Absent,
-        _ => count(text).map_or(Scalar::Absent, Scalar::Count),
+        _ => number(text).map_or(Scalar::Absent, Scalar::Number),
     }
 }
 
-/// A JSON number as a count: negative is zero, a fraction is rounded up, overflow saturates. Done on
-/// the digits, since a float has neither the range nor the precision.
-fn count(text: &[u8]) -> Option<u64> {
+/// The text of a JSON number, whose size is not judged: 1e400 is one.
+fn number(text: &[u8]) -> Option<&str> {
     if text.len() > WANTED_MAX {
         return None;
     }
-    // Checked without its size being judged: 1e400 is a number here.
     serde_json::from_slice::<IgnoredAny>(text).ok()?;
-    let text = std::str::from_utf8(text).ok()?;
-    text.parse().ok().or_else(|| if text.starts_with('-') { Some(0) } else { round_up(text) })
-}
-
-/// A number that is not negative, in any form that JSON has, rounded up to a whole one.
-fn round_up(text: &str) -> Option<u64> {
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let all = [whole, fraction].concat();
-    let digits = all.trim_start_matches('0');
-    if digits.is_empty() {
-        return Some(0);
-    }
-    // An exponent that is itself too large is as good as any large one.
-    let huge = if exponent.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 };
-    let exponent = exponent.parse().unwrap_or(huge).clamp(i64::MIN / 2, i64::MAX / 2);
-    // How many of the digits stand before the point.
-    let leading = all.len() - digits.len();
-    let point = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()? + exponent;
-    match usize::try_from(point) {
-        Err(_) | Ok(0) => Some(1),
-        Ok(21..) => Some(u64::MAX),
-        Ok(point) => {
-            let (whole, fraction) = digits.split_at(point.min(digits.len()));
-            let zeros = point - whole.len();
-            let count = format!("{whole}{:0<zeros$}", "").parse().unwrap_or(u64::MAX);
-            let up = fraction.bytes().any(|digit| digit != b'0');
-            Some(count.saturating_add(u64::from(up)))
-        }
-    }
+    std::str::from_utf8(text).ok()
 }

@@ -2,7 +2,7 @@
 //!
 //! The meter tells which message a line belongs to; here is what becomes of its tokens.
 
-use crate::tokens::{Class, Tokens};
+use crate::spend::{Class, Spend};
 use crate::usage::ModelUsage;
 
 /// The first version whose resumed sessions begin `modelUsage` with what earlier processes spent.
@@ -16,7 +16,7 @@ pub(crate) type Version = [u32; 3];
 
 /// Tokens by model; a handful of entries at most in a real stream.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PerModel(Vec<(ModelId, Tokens)>);
+pub(crate) struct PerModel(Vec<(ModelId, Spend)>);
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -34,26 +34,29 @@ pub(crate) struct Session {
     /// Aborted messages: they are in no `modelUsage`.
     pub(crate) aborted: PerModel,
     /// The main loop's part of `live` since the last `result` line, and its last model.
-    pub(crate) turn: Tokens,
+    pub(crate) turn: Spend,
     pub(crate) turn_model: ModelId,
     /// Something was counted since the last `result` line: in the main loop, in subagents.
     pub(crate) turn_open: bool,
     pub(crate) agents_open: bool,
     /// The highest total shown so far.
-    pub(crate) shown: Tokens,
+    pub(crate) shown: Spend,
     /// `result` lines, and settlements by `modelUsage`, so far.
     pub(crate) turns: u32,
     pub(crate) settlements: u32,
+    /// Tokens that messages wrote to the cache, and those of them that are kept for an hour.
+    pub(crate) writes: u64,
+    pub(crate) writes_1h: u64,
     pub(crate) compacted: bool,
     pub(crate) version: Option<Version>,
 }
 
 impl Session {
     /// The sum of all parts; what is shown may be higher, never lower.
-    pub(crate) fn sum(&self) -> Tokens {
+    pub(crate) fn sum(&self) -> Spend {
         [&self.ended, &self.settled, &self.live, &self.aborted]
             .iter()
-            .fold(Tokens::default(), |sum, part| sum.plus(part.sum()))
+            .fold(Spend::default(), |sum, part| sum.plus(part.sum()))
     }
 
     pub(crate) fn by_model(&self) -> PerModel {
@@ -80,16 +83,27 @@ impl Session {
             self.ended.add_all(&part);
         }
         self.carried = PerModel::default();
-        self.turn = Tokens::default();
+        self.turn = Spend::default();
         self.settlements = self.settlements.wrapping_add(1);
     }
 
-    /// What was counted live, with the main loop's messages of this turn raised to the turn's
-    /// `usage`, class by class.
-    pub(crate) fn live_raised_to(&self, usage: Tokens) -> PerModel {
+    /// What was counted live, with what is `missing` of the turn's main loop.
+    pub(crate) fn live_with(&self, missing: Spend) -> PerModel {
         let mut live = self.live.clone();
-        live.add(self.turn_model, usage.less(self.turn));
+        live.add(self.turn_model, missing);
         live
+    }
+
+    /// Tokens were written to the cache, some of them for an hour.
+    pub(crate) fn saw_writes(&mut self, all: u64, for_an_hour: u64) {
+        self.writes = self.writes.saturating_add(all);
+        self.writes_1h = self.writes_1h.saturating_add(for_an_hour);
+    }
+
+    /// How many of so many tokens written to the cache are kept for an hour, going by the messages.
+    pub(crate) fn share_1h(&self, writes: u64) -> u64 {
+        let share = u128::from(writes) * u128::from(self.writes_1h.min(self.writes));
+        share.checked_div(u128::from(self.writes)).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
     }
 
     /// Whether a first `modelUsage` begins with what earlier processes of this session spent.
@@ -97,8 +111,8 @@ impl Session {
     /// Only where no call of this process can be hidden: the turn's own usage equals what the main
     /// loop showed, nothing was compacted or searched, and the excess is in the cache classes,
     /// which calls of helper models do not have.
-    pub(crate) fn is_carrying(&self, usage: Tokens, told: &PerModel, models: &[ModelUsage]) -> bool {
-        let excess = told.sum().less(self.live_raised_to(usage).sum());
+    pub(crate) fn is_carrying(&self, usage: Spend, missing: Spend, told: &PerModel, models: &[ModelUsage]) -> bool {
+        let excess = told.sum().less(self.live_with(missing).sum());
         let all_shown = Class::PROMPT.iter().all(|&class| usage.of(class) == self.turn.of(class));
         (excess.cache_write > 0 || excess.cache_read > 0)
             && !usage.is_zero()
@@ -108,9 +122,13 @@ impl Session {
             && self.version.is_none_or(|version| version >= CARRIES_OVER_SINCE)
     }
 
-    /// Settles a turn without `modelUsage`: the main loop's part is raised to the turn's `usage`.
-    pub(crate) fn settle_turn(&mut self, usage: Tokens) {
-        self.live = self.live_raised_to(usage);
+    /// Settles a turn without `modelUsage`: the main loop's part is raised to the turn's `usage`, and
+    /// what the process cost to its `total_cost`.
+    pub(crate) fn settle_turn(&mut self, usage: Spend, missing: Spend, total_cost: Option<u64>) {
+        self.live = self.live_with(missing);
+        let counted = self.settled.sum().plus(self.live.sum()).plus(self.carried.sum());
+        let micro_usd = total_cost.unwrap_or(0).saturating_sub(counted.micro_usd);
+        self.live.add(self.turn_model, Spend { micro_usd, ..Spend::default() });
         // Zero usage after tokens were counted is an error's, and tells nothing.
         self.turn_open &= usage.is_zero() && !self.turn.is_zero();
     }
@@ -118,7 +136,7 @@ impl Session {
     /// Replaces what was counted since the last settlement by `told`, a `modelUsage`; adds it
     /// instead where a new process has begun. What is `carried` over is taken off now and later,
     /// and what is `in_flight` cannot tell a new process from this one.
-    pub(crate) fn settle(&mut self, told: &PerModel, carried: Option<PerModel>, in_flight: Tokens) {
+    pub(crate) fn settle(&mut self, told: &PerModel, carried: Option<PerModel>, in_flight: Spend) {
         let mut before = self.settled.clone();
         before.add_all(&self.carried);
         let counted = before.sum().plus(self.live.sum().less(in_flight));
@@ -142,33 +160,48 @@ impl Session {
 }
 
 impl PerModel {
-    pub(crate) fn sum(&self) -> Tokens {
-        self.0.iter().fold(Tokens::default(), |sum, (_, tokens)| sum.plus(*tokens))
+    /// Makes the costs add up to `total`, each model's in proportion.
+    pub(crate) fn set_cost(&mut self, total: u64) {
+        let sum = self.sum().micro_usd;
+        let mut left = total;
+        for (_, spend) in &mut self.0 {
+            let share = u128::from(spend.micro_usd) * u128::from(total);
+            spend.micro_usd =
+                share.checked_div(u128::from(sum)).map_or(0, |share| u64::try_from(share).unwrap_or(left));
+            left = left.saturating_sub(spend.micro_usd);
+        }
+        if let Some((_, spend)) = self.0.first_mut() {
+            spend.micro_usd = spend.micro_usd.saturating_add(left);
+        }
+    }
+
+    pub(crate) fn sum(&self) -> Spend {
+        self.0.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens))
     }
 
     /// The models that have any tokens, in the order in which they were first seen.
-    pub(crate) fn used(mut self) -> Vec<(ModelId, Tokens)> {
+    pub(crate) fn used(mut self) -> Vec<(ModelId, Spend)> {
         self.0.sort_by_key(|(model, _)| *model);
         self.0.retain(|(_, tokens)| !tokens.is_zero());
         self.0
     }
 
-    fn of(&self, model: ModelId) -> Tokens {
+    fn of(&self, model: ModelId) -> Spend {
         self.0.iter().find(|(m, _)| *m == model).map(|(_, tokens)| *tokens).unwrap_or_default()
     }
 
-    fn change(&mut self, model: ModelId, f: impl Fn(Tokens) -> Tokens) {
+    fn change(&mut self, model: ModelId, f: impl Fn(Spend) -> Spend) {
         match self.0.iter_mut().find(|(m, _)| *m == model) {
             Some((_, tokens)) => *tokens = f(*tokens),
-            None => self.0.push((model, f(Tokens::default()))),
+            None => self.0.push((model, f(Spend::default()))),
         }
     }
 
-    pub(crate) fn add(&mut self, model: ModelId, more: Tokens) {
+    pub(crate) fn add(&mut self, model: ModelId, more: Spend) {
         self.change(model, |tokens| tokens.plus(more));
     }
 
-    pub(crate) fn subtract(&mut self, model: ModelId, part: Tokens) {
+    pub(crate) fn subtract(&mut self, model: ModelId, part: Spend) {
         self.change(model, |tokens| tokens.less(part));
     }
 

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::amount::{Unit, exact, human};
+use crate::amount::{Unit, exact, human, in_full, micro};
 use crate::book::{Book, OpenRun, PACE_OVER};
-use crate::budget::{Budget, Budgets};
+use crate::budget::{Budget, Budgets, Sum};
 use crate::report::{BudgetFacts, Style, budget_lines, classes_line, label, model_lines};
-use crate::tokens::{Classes, Tokens};
+use crate::spend::{Classes, Spend};
 
 /// A ledger's state, as far as a report needs it. Spans are in seconds.
 #[derive(Debug)]
@@ -29,16 +29,16 @@ pub struct Status<'a> {
 }
 
 impl Status<'_> {
-    /// Tokens of the classes that count, an hour, over the last one.
-    fn pace(&self) -> u64 {
-        self.classes.count(&self.book.used(None, Some(PACE_OVER), self.now))
+    /// What counts of what was spent over the last hour.
+    fn pace(&self) -> Sum {
+        Sum::of(&self.book.used(None, Some(PACE_OVER), self.now), self.classes)
     }
 
     /// Seconds until a budget is spent at the present pace of what is charged to it.
     fn spent_in(&self, budget: &Budget) -> Option<f64> {
         let used = self.book.used(budget.command.as_deref(), Some(PACE_OVER), self.now);
         #[expect(clippy::cast_precision_loss, reason = "an estimate for reading")]
-        let (pace, left) = (self.classes.count(&used) as f64, budget.remaining() as f64);
+        let (pace, left) = (Sum::of(&used, self.classes).unit(budget.unit) as f64, budget.remaining() as f64);
         (pace > 0.0 && budget.remaining() > 0).then(|| left / pace * PACE_OVER)
     }
 
@@ -46,11 +46,12 @@ impl Status<'_> {
     fn room_in(&self, budget: &Budget) -> Option<f64> {
         let below = budget.limit.saturating_sub(1);
         let name = budget.command.as_deref();
-        self.window.and_then(|window| self.book.room_in(name, window, below, self.classes, self.now))
+        let of = |spend: &Spend| Sum::of(spend, self.classes).unit(budget.unit);
+        self.window.and_then(|window| self.book.room_in(name, window, below, of, self.now))
     }
 
-    fn reserved(&self) -> u64 {
-        self.alive.iter().fold(0, |sum: u64, run| sum.saturating_add(run.reserved))
+    fn reserved(&self) -> Sum {
+        self.alive.iter().fold(Sum::default(), |sum, run| sum.plus(run.reserved))
     }
 
     /// What every command used that has no budget, most first.
@@ -82,6 +83,7 @@ pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
     if !status.budgets.all().is_empty() {
         let _ = writeln!(out, "total     {}", human(Unit::Tokens, counted));
     }
+    let _ = writeln!(out, "cost      {}", human(Unit::Usd, total.micro_usd));
     out.push_str(&classes_line(&total, status.classes));
     let models = status.book.by_model();
     if status.window.is_some() && models.iter().any(|(_, tokens)| !tokens.is_zero()) {
@@ -92,13 +94,12 @@ pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
         let _ = writeln!(out, "command   {} {}", label(name, 40, style), human(Unit::Tokens, used));
     }
     let alive = status.alive.len();
-    let holding =
-        if alive > 0 { format!(", holding {}", human(Unit::Tokens, status.reserved())) } else { String::new() };
+    let holding = if alive > 0 { format!(", holding {}", both(status.reserved())) } else { String::new() };
     let _ = writeln!(out, "alive     {alive} run{}{holding}", if alive == 1 { "" } else { "s" });
-    let _ = writeln!(out, "pace      {} in the last hour", human(Unit::Tokens, status.pace()));
+    let _ = writeln!(out, "pace      {} in the last hour", both(status.pace()));
     for budget in status.budgets.all() {
         let name = label(budget.name(), 24, style);
-        let left = format!("left      {name} {}", exact(budget.remaining()));
+        let left = format!("left      {name} {}", in_full(budget.unit, budget.remaining()));
         let then = match (status.room_in(budget), status.spent_in(budget)) {
             (Some(room), _) if budget.remaining() == 0 => format!(", room again in {}", span(room)),
             (_, Some(spent)) => format!(", spent in {} at this pace", span(spent)),
@@ -110,6 +111,12 @@ pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
         let _ = writeln!(out, "broken    {} lines are no records and do not count", exact(status.book.broken()));
     }
     out
+}
+
+/// Tokens, and dollars where there are any.
+fn both(sum: Sum) -> String {
+    let tokens = human(Unit::Tokens, sum.tokens);
+    if sum.micro_usd > 0 { format!("{tokens} and {}", human(Unit::Usd, sum.micro_usd)) } else { tokens }
 }
 
 /// A span of time as people read it: `45s`, `12m`, `5h 30m`, `3d 2h`.
@@ -134,14 +141,17 @@ struct Facts<'a> {
     ledger: &'a str,
     window_seconds: Option<f64>,
     exceeded: bool,
-    tokens: Tokens,
+    tokens: Spend,
     counted: u64,
-    models: BTreeMap<&'a str, Tokens>,
+    usd: f64,
+    models: BTreeMap<&'a str, Spend>,
     budgets: Vec<BudgetStatus<'a>>,
     commands: BTreeMap<&'a str, u64>,
     alive: Vec<Alive<'a>>,
     reserved: u64,
+    reserved_usd: f64,
     tokens_last_hour: u64,
+    usd_last_hour: f64,
     broken_lines: u64,
     at: f64,
 }
@@ -159,6 +169,7 @@ struct Alive<'a> {
     run: &'a str,
     name: Option<&'a str>,
     reserved: u64,
+    reserved_usd: f64,
 }
 
 /// The report as one line of JSON with its newline.
@@ -176,6 +187,7 @@ pub fn json(status: &Status<'_>, ledger: &str) -> serde_json::Result<Vec<u8>> {
         exceeded: status.budgets.all().iter().any(Budget::is_exceeded),
         tokens,
         counted: status.classes.count(&tokens),
+        usd: micro(tokens.micro_usd),
         models: status.book.by_model().into_iter().collect(),
         budgets: status
             .budgets
@@ -191,10 +203,17 @@ pub fn json(status: &Status<'_>, ledger: &str) -> serde_json::Result<Vec<u8>> {
         alive: status
             .alive
             .iter()
-            .map(|run| Alive { run: &run.id, name: run.name.as_deref(), reserved: run.reserved })
+            .map(|run| Alive {
+                run: &run.id,
+                name: run.name.as_deref(),
+                reserved: run.reserved.tokens,
+                reserved_usd: micro(run.reserved.micro_usd),
+            })
             .collect(),
-        reserved: status.reserved(),
-        tokens_last_hour: status.pace(),
+        reserved: status.reserved().tokens,
+        reserved_usd: micro(status.reserved().micro_usd),
+        tokens_last_hour: status.pace().tokens,
+        usd_last_hour: micro(status.pace().micro_usd),
         broken_lines: status.book.broken(),
         at: (status.now * 1000.0).round() / 1000.0,
     };

@@ -4,7 +4,9 @@
 //! they mean for a total is [`crate::meter`]'s business. The paths are those of Claude Code's
 //! stream-JSON as recorded streams show them; nothing is found by its name alone.
 
-use crate::tokens::{Class, Tokens};
+use crate::number;
+use crate::price::Bill;
+use crate::spend::{Class, Spend};
 
 /// How many models one `modelUsage` may name before it is taken for noise and counts as absent.
 const MODELS_MAX: usize = 256;
@@ -40,15 +42,25 @@ impl Text {
 #[derive(Debug, Default)]
 pub struct Usage {
     counts: [Option<u64>; 4],
+    write_1h: u64,
+    searches: u64,
+    us: bool,
     present: bool,
 }
 
 impl Usage {
     /// The tokens, where there is a usage object; a count that it lacks is zero.
     #[must_use]
-    pub fn tokens(&self) -> Option<Tokens> {
+    pub fn tokens(&self) -> Option<Spend> {
         let [input, output, cache_write, cache_read] = self.counts.map(Option::unwrap_or_default);
-        self.present.then_some(Tokens { input, output, cache_write, cache_read })
+        self.present.then_some(Spend { input, output, cache_write, cache_read, micro_usd: 0 })
+    }
+
+    /// All that a price depends on.
+    #[must_use]
+    pub fn bill(&self) -> Option<Bill> {
+        let bill = |tokens| Bill { tokens, write_1h: self.write_1h, searches: self.searches, us: self.us };
+        self.tokens().map(bill)
     }
 }
 
@@ -74,6 +86,8 @@ pub struct ModelUsage {
     pub usage: Usage,
     /// `webSearchRequests`.
     pub web_searches: u64,
+    /// `costUSD`, in micro-dollars.
+    pub cost: Option<u64>,
 }
 
 /// The wanted values of one line. A value that is missing or of the wrong type is absent.
@@ -107,6 +121,8 @@ pub struct Line {
     pub agent_usage: Usage,
     /// `usage`.
     pub usage: Usage,
+    /// `total_cost_usd`, in micro-dollars.
+    pub total_cost: Option<u64>,
     models: Vec<ModelUsage>,
     models_present: bool,
     block_kind: Text,
@@ -123,6 +139,8 @@ pub(crate) enum Place {
     Event,
     ToolResult,
     Usage(Owner),
+    CacheCreation(Owner),
+    ServerTools(Owner),
     Models,
     Model,
 }
@@ -154,8 +172,13 @@ pub(crate) enum Field {
     Agent,
     AgentModel,
     Count(Owner, Class),
+    Write1h(Owner),
+    Searches(Owner),
+    Geo(Owner),
     ModelCount(Class),
     WebSearches,
+    Cost,
+    TotalCost,
 }
 
 /// What to do with the value of a key.
@@ -171,7 +194,8 @@ pub(crate) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scalar<'a> {
     Text(&'a str),
-    Count(u64),
+    /// A JSON number, in any form.
+    Number(&'a str),
     True,
     /// Nothing, or nothing that any field could take.
     Absent,
@@ -189,6 +213,7 @@ impl Place {
                 "parent_tool_use_id" => Keep(Field::Parent),
                 "claude_code_version" => Keep(Field::Version),
                 "aborted" => Keep(Field::Aborted),
+                "total_cost_usd" => Keep(Field::TotalCost),
                 "message" => Object(Place::Message(Owner::Message)),
                 "event" => Object(Place::Event),
                 "tool_use_result" => Object(Place::ToolResult),
@@ -225,6 +250,17 @@ impl Place {
                 "output_tokens" => Keep(Field::Count(owner, Class::Output)),
                 "cache_creation_input_tokens" => Keep(Field::Count(owner, Class::CacheWrite)),
                 "cache_read_input_tokens" => Keep(Field::Count(owner, Class::CacheRead)),
+                "cache_creation" => Object(Place::CacheCreation(owner)),
+                "server_tool_use" => Object(Place::ServerTools(owner)),
+                "inference_geo" => Keep(Field::Geo(owner)),
+                _ => Skip,
+            },
+            Place::CacheCreation(owner) => match key {
+                "ephemeral_1h_input_tokens" => Keep(Field::Write1h(owner)),
+                _ => Skip,
+            },
+            Place::ServerTools(owner) => match key {
+                "web_search_requests" => Keep(Field::Searches(owner)),
                 _ => Skip,
             },
             Place::Models => Object(Place::Model),
@@ -234,6 +270,7 @@ impl Place {
                 "cacheCreationInputTokens" => Keep(Field::ModelCount(Class::CacheWrite)),
                 "cacheReadInputTokens" => Keep(Field::ModelCount(Class::CacheRead)),
                 "webSearchRequests" => Keep(Field::WebSearches),
+                "costUSD" => Keep(Field::Cost),
                 _ => Skip,
             },
             Place::Content => Skip,
@@ -258,7 +295,15 @@ impl Line {
 
     /// Forgets everything, for the next line.
     pub(crate) fn clear(&mut self) {
-        for field in [Field::Kind, Field::Subtype, Field::Session, Field::Parent, Field::Version, Field::Aborted] {
+        for field in [
+            Field::Kind,
+            Field::Subtype,
+            Field::Session,
+            Field::Parent,
+            Field::Version,
+            Field::Aborted,
+            Field::TotalCost,
+        ] {
             self.put(field, Scalar::Absent);
         }
         for place in
@@ -302,10 +347,11 @@ impl Line {
 
     /// Takes a wanted scalar in; one of the wrong type leaves the field absent.
     pub(crate) fn put(&mut self, field: Field, scalar: Scalar<'_>) {
-        let count = match scalar {
-            Scalar::Count(count) => Some(count),
+        let number = match scalar {
+            Scalar::Number(text) => Some(text),
             _ => None,
         };
+        let count = number.map(number::count);
         match field {
             Field::Kind => self.kind.put(scalar),
             Field::Subtype => self.subtype.put(scalar),
@@ -326,11 +372,20 @@ impl Line {
                     model.usage.counts[class as usize] = count;
                 }
             }
+            Field::Write1h(owner) => self.usage_mut(owner).write_1h = count.unwrap_or_default(),
+            Field::Searches(owner) => self.usage_mut(owner).searches = count.unwrap_or_default(),
+            Field::Geo(owner) => self.usage_mut(owner).us = scalar == Scalar::Text("us"),
             Field::WebSearches => {
                 if let Some(model) = self.models.last_mut() {
                     model.web_searches = count.unwrap_or_default();
                 }
             }
+            Field::Cost => {
+                if let Some(model) = self.models.last_mut() {
+                    model.cost = number.map(number::micro_dollars);
+                }
+            }
+            Field::TotalCost => self.total_cost = number.map(number::micro_dollars),
         }
     }
 
@@ -345,6 +400,7 @@ impl Line {
             name: name.to_owned(),
             usage: Usage { present: true, ..Usage::default() },
             web_searches: 0,
+            cost: None,
         });
     }
 
@@ -375,6 +431,8 @@ impl Line {
                 self.forget(Place::Usage(Owner::ToolResult));
             }
             Place::Usage(owner) => *self.usage_mut(owner) = Usage::default(),
+            Place::CacheCreation(owner) => self.usage_mut(owner).write_1h = 0,
+            Place::ServerTools(owner) => self.usage_mut(owner).searches = 0,
             Place::Models => {
                 self.models.clear();
                 self.models_present = false;

@@ -11,6 +11,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use rustix::process::Signal;
 
 use crate::amount::{Amount, Span};
+use crate::price::Unpriced;
 use crate::signals;
 
 /// `NAME=AMOUNT`: the budget of one command. NAME goes up to the last `=`.
@@ -43,6 +44,55 @@ impl FromStr for Window {
     fn from_str(text: &str) -> Result<Self, String> {
         let Span(span) = text.parse()?;
         if span.is_zero() { Err("a window of no time holds nothing".to_owned()) } else { Ok(Window(span)) }
+    }
+}
+
+/// Dollars without a unit: `2.50`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dollars(pub(crate) Amount);
+
+impl FromStr for Dollars {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = "want dollars such as 2.50";
+        if text.ends_with(|c: char| c.is_ascii_digit()) {
+            format!("{text}usd").parse().map(Dollars).map_err(|_| wanted.to_owned())
+        } else {
+            Err(wanted.to_owned())
+        }
+    }
+}
+
+/// `NAME=USD`: the budget of one command in dollars.
+#[derive(Clone, Debug)]
+pub(crate) struct CommandCost(pub(crate) CommandBudget);
+
+impl FromStr for CommandCost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.rsplit_once('=') {
+            Some((name, dollars)) if !name.is_empty() => {
+                let Dollars(amount) = dollars.parse()?;
+                Ok(CommandCost(CommandBudget { name: name.to_owned(), amount }))
+            }
+            _ => Err("want NAME=USD such as /review=2.50".to_owned()),
+        }
+    }
+}
+
+impl FromStr for Unpriced {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "dearest" => Ok(Unpriced::Dearest),
+            "refuse" => Ok(Unpriced::Refuse),
+            "zero" => Ok(Unpriced::Zero),
+            "" => Err("want dearest, refuse, zero, or the name of a model".to_owned()),
+            model => Ok(Unpriced::As(model.to_owned())),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 
 use budget_tee::run::Run;
-use budget_tee::tokens::Tokens;
+use budget_tee::spend::Spend;
 use harness::{bytes, run, summary};
 use proptest::prelude::*;
 
@@ -53,8 +53,8 @@ fn totals(bytes: &[u8], sizes: &[usize]) -> [u64; 5] {
         rest = after;
     }
     run.finish();
-    let Tokens { input, output, cache_write, cache_read } = run.meter.total();
-    let by_model = run.meter.by_model().iter().fold(Tokens::default(), |sum, (_, tokens)| sum.plus(*tokens));
+    let Spend { input, output, cache_write, cache_read, .. } = run.meter.total();
+    let by_model = run.meter.by_model().iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens));
     assert_eq!(by_model, run.meter.total(), "the models' sum");
     [input, output, cache_write, cache_read, run.meter.messages()]
 }

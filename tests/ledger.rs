@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use budget_tee::book::Book;
-use budget_tee::tokens::Classes;
+use budget_tee::spend::Classes;
 use harness::{Ran, assistant, budget_tee, kill, read_until, run, terminal};
 use proptest::prelude::*;
 use rustix::process::Signal;
@@ -504,7 +504,7 @@ fn the_status_report_is_for_people_too() {
         "/a        [####################] 120%   6.0K / 5.0K",
         "command   /b[31m 1.0K",
         "alive     1 run, holding 2.0K",
-        "left      overall 3,000, spent in 25m 43s at this pace",
+        "left      overall 3,000 tokens, spent in 25m 43s at this pace",
     ] {
         let ascii = report.replace('█', "#").replace('░', "-");
         assert!(ascii.contains(part), "{part}\n{report}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use budget_tee::tokens::Tokens;
+use budget_tee::spend::Spend;
 use budget_tee::usage::{Line, Message};
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     texts: BTreeMap<&'static str, String>,
-    usages: BTreeMap<String, Tokens>,
+    usages: BTreeMap<String, Spend>,
     searches: BTreeMap<String, u64>,
     aborted: bool,
     has_models: bool,
@@ -83,11 +83,12 @@ pub fn walked(line: &Value) -> Facts {
         if value.is_object() {
             facts.usages.insert(
                 name.to_owned(),
-                Tokens {
+                Spend {
                     input: count(&value["input_tokens"]),
                     output: count(&value["output_tokens"]),
                     cache_write: count(&value["cache_creation_input_tokens"]),
                     cache_read: count(&value["cache_read_input_tokens"]),
+                    micro_usd: 0,
                 },
             );
         }
@@ -97,11 +98,12 @@ pub fn walked(line: &Value) -> Facts {
         for (name, value) in models.iter().filter(|(_, value)| value.is_object()) {
             facts.usages.insert(
                 format!("model {name}"),
-                Tokens {
+                Spend {
                     input: count(&value["inputTokens"]),
                     output: count(&value["outputTokens"]),
                     cache_write: count(&value["cacheCreationInputTokens"]),
                     cache_read: count(&value["cacheReadInputTokens"]),
+                    micro_usd: 0,
                 },
             );
             facts.searches.insert(name.clone(), count(&value["webSearchRequests"]));

@@ -1,4 +1,5 @@
-//! Tokens in the four classes that the vendor bills apart, and the choice of classes that count.
+//! What is spent: tokens in the four classes that the vendor bills apart, and money; and the choice
+//! of classes that count.
 //!
 //! Everything here saturates: a hostile number in a stream can make a total huge, never small.
 
@@ -38,10 +39,10 @@ impl Class {
     }
 }
 
-/// A number of tokens per class.
+/// A number of tokens per class, and what they cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
-pub struct Tokens {
+pub struct Spend {
     /// See [`Class::Input`].
     pub input: u64,
     /// See [`Class::Output`].
@@ -50,9 +51,11 @@ pub struct Tokens {
     pub cache_write: u64,
     /// See [`Class::CacheRead`].
     pub cache_read: u64,
+    /// What they cost, in micro-dollars.
+    pub micro_usd: u64,
 }
 
-impl Tokens {
+impl Spend {
     /// The tokens of one class.
     #[must_use]
     pub fn of(&self, class: Class) -> u64 {
@@ -64,48 +67,49 @@ impl Tokens {
         }
     }
 
-    fn zip(self, other: Tokens, f: impl Fn(u64, u64) -> u64) -> Tokens {
-        Tokens {
+    fn zip(self, other: Spend, f: impl Fn(u64, u64) -> u64) -> Spend {
+        Spend {
             input: f(self.input, other.input),
             output: f(self.output, other.output),
             cache_write: f(self.cache_write, other.cache_write),
             cache_read: f(self.cache_read, other.cache_read),
+            micro_usd: f(self.micro_usd, other.micro_usd),
         }
     }
 
     /// The sum, class by class.
     #[must_use]
-    pub fn plus(self, other: Tokens) -> Tokens {
+    pub fn plus(self, other: Spend) -> Spend {
         self.zip(other, u64::saturating_add)
     }
 
     /// What is left after `other` is taken off, class by class, never below zero.
     #[must_use]
-    pub fn less(self, other: Tokens) -> Tokens {
+    pub fn less(self, other: Spend) -> Spend {
         self.zip(other, u64::saturating_sub)
     }
 
     /// The higher figure of the two, class by class.
     #[must_use]
-    pub fn max(self, other: Tokens) -> Tokens {
+    pub fn max(self, other: Spend) -> Spend {
         self.zip(other, u64::max)
     }
 
     /// The lower figure of the two, class by class.
     #[must_use]
-    pub fn min(self, other: Tokens) -> Tokens {
+    pub fn min(self, other: Spend) -> Spend {
         self.zip(other, u64::min)
     }
 
     /// Whether every class is zero.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        *self == Tokens::default()
+        *self == Spend::default()
     }
 
     /// Whether `other` has more in any of `classes`.
     #[must_use]
-    pub fn below(&self, other: &Tokens, classes: &[Class]) -> bool {
+    pub fn below(&self, other: &Spend, classes: &[Class]) -> bool {
         classes.iter().any(|&c| self.of(c) < other.of(c))
     }
 }
@@ -123,7 +127,7 @@ impl Default for Classes {
 impl Classes {
     /// The sum of the chosen classes.
     #[must_use]
-    pub fn count(&self, tokens: &Tokens) -> u64 {
+    pub fn count(&self, tokens: &Spend) -> u64 {
         Class::ALL
             .iter()
             .zip(self.0)
@@ -159,8 +163,8 @@ mod tests {
 
     #[test]
     fn sums_saturate_and_differences_stop_at_zero() {
-        let most = Tokens { input: u64::MAX, ..Tokens::default() };
-        let one = Tokens { input: 1, output: 1, ..Tokens::default() };
+        let most = Spend { input: u64::MAX, ..Spend::default() };
+        let one = Spend { input: 1, output: 1, ..Spend::default() };
         assert_eq!(most.plus(one).input, u64::MAX);
         assert_eq!(one.less(most).input, 0);
         assert_eq!(Classes::default().count(&most.plus(one)), u64::MAX);
@@ -168,7 +172,7 @@ mod tests {
 
     #[test]
     fn chosen_classes_alone_count() {
-        let tokens = Tokens { input: 1, output: 20, cache_write: 300, cache_read: 4000 };
+        let tokens = Spend { input: 1, output: 20, cache_write: 300, cache_read: 4000, micro_usd: 0 };
         for (text, count) in [("input", 1), ("output,input", 21), (" cache-write , cache-read", 4300)] {
             assert_eq!(text.parse::<Classes>().map(|c| c.count(&tokens)), Ok(count), "{text}");
         }

@@ -1,0 +1,47 @@
+//! Numbers as a stream may hold them: any JSON number, of any length, as a count or as money.
+
+/// A JSON number as a count: negative is zero, a fraction is rounded up, overflow saturates. Done on
+/// the digits, since a float has neither the range nor the precision. `text` must be a JSON number.
+#[must_use]
+pub fn count(text: &str) -> u64 {
+    if let Ok(count) = text.parse() {
+        return count;
+    }
+    if text.starts_with('-') { 0 } else { round_up(text).unwrap_or(u64::MAX) }
+}
+
+/// A JSON number of dollars in micro-dollars. Vendors write floats, so that it is the nearest that
+/// is meant; negative is zero, overflow saturates. `text` must be a JSON number.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates at both ends")]
+pub fn micro_dollars(text: &str) -> u64 {
+    text.parse().map_or(0, |dollars: f64| (dollars * 1e6).round() as u64)
+}
+
+/// A number that is not negative, in any form that JSON has, rounded up to a whole one.
+fn round_up(text: &str) -> Option<u64> {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = [whole, fraction].concat();
+    let digits = all.trim_start_matches('0');
+    if digits.is_empty() {
+        return Some(0);
+    }
+    // An exponent that is itself too large is as good as any large one.
+    let huge = if exponent.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 };
+    let exponent = exponent.parse().unwrap_or(huge).clamp(i64::MIN / 2, i64::MAX / 2);
+    // How many of the digits stand before the point.
+    let leading = all.len() - digits.len();
+    let point = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()? + exponent;
+    match usize::try_from(point) {
+        Err(_) | Ok(0) => Some(1),
+        Ok(21..) => Some(u64::MAX),
+        Ok(point) => {
+            let (whole, fraction) = digits.split_at(point.min(digits.len()));
+            let zeros = point - whole.len();
+            let count = format!("{whole}{:0<zeros$}", "").parse().unwrap_or(u64::MAX);
+            let up = fraction.bytes().any(|digit| digit != b'0');
+            Some(count.saturating_add(u64::from(up)))
+        }
+    }
+}

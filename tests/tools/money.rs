@@ -1,0 +1,60 @@
+//! What recorded streams cost: estimated live, priced by the table, and as the vendor told.
+//!
+//! `cargo run --example money -- FILE...`
+
+use std::error::Error;
+use std::io::Write;
+
+use budget_tee::amount::micro;
+use budget_tee::budget::{Budgets, Mode};
+use budget_tee::price::{Prices, Unpriced, day};
+use budget_tee::run::Run;
+use budget_tee::spend::Classes;
+use serde_json::Value;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{:<28} {:>12} {:>12} {:>12}", "stream", "live", "table", "vendor")?;
+    for path in std::env::args_os().skip(1) {
+        let text = std::fs::read_to_string(&path)?;
+        let is_result = |line: &&str| line.contains("\"total_cost_usd\"");
+        if !text.lines().any(|line| is_result(&line)) {
+            continue;
+        }
+        let live = spent(text.lines().filter(|line| !is_result(line)).map(str::to_owned));
+        // Without the vendor's figures the table prices what modelUsage tells.
+        let table = spent(text.lines().map(|line| {
+            let mut value: Value = serde_json::from_str(line).unwrap_or(Value::Null);
+            strip(&mut value);
+            value.to_string()
+        }));
+        let vendor = spent(text.lines().map(str::to_owned));
+        let name = std::path::Path::new(&path).file_name().unwrap_or_default().to_string_lossy();
+        writeln!(out, "{name:<28} {:>12.6} {:>12.6} {:>12.6}", micro(live), micro(table), micro(vendor))?;
+    }
+    Ok(())
+}
+
+/// Takes the vendor's prices out of a line.
+fn strip(value: &mut Value) {
+    if let Some(line) = value.as_object_mut() {
+        line.remove("total_cost_usd");
+        let models = line.get_mut("modelUsage").and_then(Value::as_object_mut);
+        for model in models.into_iter().flat_map(serde_json::Map::values_mut).filter_map(Value::as_object_mut) {
+            model.remove("costUSD");
+        }
+    }
+}
+
+/// Micro-dollars of a stream.
+fn spent(lines: impl Iterator<Item = String>) -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let prices = Prices::new(None, &day(since.as_secs()), Unpriced::Zero).unwrap_or_default();
+    let mut run = Run::new(None, Mode::Warn, Classes::default(), Budgets::default(), prices);
+    for line in lines {
+        run.feed(line.as_bytes());
+        run.feed(b"\n");
+    }
+    run.finish();
+    run.meter.total().micro_usd
+}
