@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -15,6 +15,7 @@ use rustix::process::Signal;
 
 use crate::amount::{Amount, Span, Unit};
 use crate::budget::{Budget, Budgets, Estimate, Mode};
+use crate::config;
 use crate::exit::Exit;
 use crate::price::{self, Prices, Unpriced};
 use crate::report::{Style, clean, reason};
@@ -143,6 +144,10 @@ pub struct Cli {
     #[arg(allow_hyphen_values = true, value_parser = with_form::<Span>())]
     kill_after: Option<Span>,
 
+    /// Defaults of options, as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    config: Option<PathBuf>,
+
     /// Write the run's summary to FILE as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     summary: Option<PathBuf>,
@@ -185,24 +190,104 @@ impl Early {
 }
 
 impl Cli {
-    /// The options of this process.
+    /// The options of this process; where they say nothing, those of its environment, and then those
+    /// of a file of defaults.
     ///
     /// # Errors
     /// Where they make no sense, or where all that was asked for was the help or the version,
     /// which are then on stdout.
     pub fn from_args() -> Result<Self, Early> {
-        Cli::try_parse().map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                let done = Early { message: String::new(), exit: Exit::Done };
-                print(error.to_string().as_bytes()).err().unwrap_or(done)
+        let mut cli = Cli::try_parse().map_err(|error| early(&error))?;
+        cli.gather()?;
+        cli.fill_from_environment()?;
+        if let Some(path) = &cli.config {
+            let file = Cli::from_file(path)?;
+            cli.fill_from(file);
+        }
+        Ok(cli)
+    }
+
+    /// The options that a file of defaults stands for.
+    fn from_file(path: &Path) -> Result<Self, Early> {
+        let shown = clean(&path.to_string_lossy());
+        let bad = |why: String| Early::failed(format!("bad config {shown}: {why}"));
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Early::failed(format!("cannot read config {shown}: {}", reason(error))))?;
+        let table = table();
+        let takes_value = |option: &str| {
+            let found = table.get_arguments().find(|arg| arg.get_long() == Some(option) && option != "config");
+            found.map(|arg| arg.get_action().takes_values())
+        };
+        let words = config::words(&text, takes_value).map_err(bad)?;
+        let words = std::iter::once(OsString::from("budget-tee")).chain(words);
+        let mut file = Cli::try_parse_from(words).map_err(|error| bad(early(&error).message))?;
+        file.gather().map_err(|early| bad(early.message))?;
+        Ok(file)
+    }
+
+    /// Brings budgets in dollars together with the others, and refuses what is given twice.
+    fn gather(&mut self) -> Result<(), Early> {
+        self.limit.extend(self.overall_cost_budget.take().map(|dollars| dollars.0));
+        once_a_unit(&self.limit, "--limit")?;
+        self.command_budget.extend(self.command_cost_budget.drain(..).map(|cost| cost.0));
+        for (at, budget) in self.command_budget.iter().enumerate() {
+            if self.command_budget[..at].iter().any(|other| other.is_same_budget(budget)) {
+                let (name, unit) = (clean(&budget.name), budget.amount.unit);
+                return Err(Early::failed(format!("--command-budget is given twice for {name} in {unit}")));
             }
-            _ => {
-                let text = error.to_string();
-                let lines = text.strip_prefix("error: ").unwrap_or(&text).lines().map(clean);
-                let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
-                Early::failed(lines.join("\n"))
+        }
+        Ok(())
+    }
+
+    fn fill_from_environment(&mut self) -> Result<(), Early> {
+        let limits = env("BUDGET_TEE_LIMIT", amounts)?.unwrap_or_default();
+        once_a_unit(&limits, "BUDGET_TEE_LIMIT")?;
+        self.fill_limits(limits);
+        let path = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        fill(&mut self.name, env("BUDGET_TEE_NAME", str::parse)?);
+        fill(&mut self.mode, env("BUDGET_TEE_MODE", str::parse)?);
+        fill(&mut self.ledger, path("BUDGET_TEE_LEDGER"));
+        fill(&mut self.prices, path("BUDGET_TEE_PRICES"));
+        fill(&mut self.config, path("BUDGET_TEE_CONFIG"));
+        Ok(())
+    }
+
+    fn fill_from(&mut self, other: Cli) {
+        self.fill_limits(other.limit);
+        for budget in other.command_budget {
+            if !self.command_budget.iter().any(|own| own.is_same_budget(&budget)) {
+                self.command_budget.push(budget);
             }
-        })
+        }
+        for amount in other.estimate {
+            if !self.estimate.iter().any(|own| own.unit == amount.unit) {
+                self.estimate.push(amount);
+            }
+        }
+        fill(&mut self.name, other.name);
+        fill(&mut self.mode, other.mode);
+        fill(&mut self.count, other.count);
+        fill(&mut self.ledger, other.ledger);
+        fill(&mut self.window, other.window);
+        fill(&mut self.warn_at, other.warn_at);
+        fill(&mut self.prices, other.prices);
+        fill(&mut self.unpriced, other.unpriced);
+        fill(&mut self.signal, other.signal);
+        fill(&mut self.kill_after, other.kill_after);
+        fill(&mut self.summary, other.summary);
+        fill(&mut self.color, other.color);
+        self.status |= other.status;
+        self.json |= other.json;
+        self.quiet |= other.quiet;
+    }
+
+    /// Takes those limits over whose unit has none yet.
+    fn fill_limits(&mut self, limits: Vec<Amount>) {
+        for amount in limits {
+            if !self.limit.iter().any(|own| own.unit == amount.unit) {
+                self.limit.push(amount);
+            }
+        }
     }
 
     /// The short help for somebody who called budget-tee with nothing to read.
@@ -216,16 +301,9 @@ impl Cli {
     /// # Errors
     /// Where a budget is given twice or in a form that makes no sense.
     pub fn run(&self) -> Result<Run, Early> {
-        let name = match &self.name {
-            Some(name) => Some(name.0.clone()),
-            None => env("BUDGET_TEE_NAME", |text| Ok(text.to_owned()))?.or_else(|| name_of(&self.command)),
-        };
-        let mode = match self.mode {
-            Some(mode) => Some(mode),
-            None => env("BUDGET_TEE_MODE", str::parse)?,
-        };
-        let budgets = self.budgets(name.as_deref())?;
-        Ok(Run::new(name, mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets, self.prices()?))
+        let name = self.name.clone().map(|name| name.0).or_else(|| name_of(&self.command));
+        let budgets = self.budgets(name.as_deref());
+        Ok(Run::new(name, self.mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets, self.prices()?))
     }
 
     /// The ledger to share budgets in, by option or environment.
@@ -233,8 +311,7 @@ impl Cli {
     /// # Errors
     /// Where an option that needs one is given without it, or options contradict each other.
     pub fn ledger(&self) -> Result<Option<PathBuf>, Early> {
-        let variable = std::env::var_os("BUDGET_TEE_LEDGER").filter(|path| !path.is_empty());
-        let path = self.ledger.clone().or(variable.map(PathBuf::from));
+        let path = self.ledger.clone();
         let needs = [(self.status, "--status"), (self.window.is_some(), "--window")];
         if let (None, Some((_, option))) = (&path, needs.iter().find(|(given, _)| *given)) {
             return Err(Early::failed(format!("{option} needs --ledger FILE, or BUDGET_TEE_LEDGER")));
@@ -296,10 +373,8 @@ impl Cli {
     /// # Errors
     /// Where the table of `--prices` cannot be read or has a bad row.
     fn prices(&self) -> Result<Prices, Early> {
-        let variable = std::env::var_os("BUDGET_TEE_PRICES").filter(|path| !path.is_empty());
-        let path = self.prices.clone().or(variable.map(PathBuf::from));
-        let shown = path.as_ref().map_or(String::new(), |path| clean(&path.to_string_lossy()));
-        let more = path.map(std::fs::read_to_string).transpose();
+        let shown = self.prices.as_ref().map_or(String::new(), |path| clean(&path.to_string_lossy()));
+        let more = self.prices.as_ref().map(std::fs::read_to_string).transpose();
         let more = more.map_err(|error| Early::failed(format!("cannot read prices {shown}: {}", reason(error))))?;
         let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let unpriced = self.unpriced.clone().unwrap_or_default();
@@ -351,26 +426,35 @@ impl Cli {
         Screen::new(self.quiet, self.color(&std::io::stderr()), locale_is_utf8())
     }
 
-    fn budgets(&self, name: Option<&str>) -> Result<Budgets, Early> {
-        let mut overall = self.limit.clone();
-        overall.extend(self.overall_cost_budget.map(|dollars| dollars.0));
-        once_a_unit(&overall, "--limit")?;
-        // A unit that the command line does not limit is left to the environment.
-        let variable = env("BUDGET_TEE_LIMIT", amounts)?.unwrap_or_default();
-        once_a_unit(&variable, "BUDGET_TEE_LIMIT")?;
-        let given = |unit| overall.iter().any(|amount| amount.unit == unit);
-        let more: Vec<_> = variable.into_iter().filter(|amount| !given(amount.unit)).collect();
-        overall.extend(more);
-        let mut list: Vec<_> = overall.into_iter().map(|amount| Budget::new(None, amount, true)).collect();
-        let costs = self.command_cost_budget.iter().map(|cost| &cost.0);
-        for CommandBudget { name: command, amount } in self.command_budget.iter().chain(costs) {
-            if list.iter().any(|known| known.command.as_ref() == Some(command) && known.unit == amount.unit) {
-                let command = clean(command);
-                return Err(Early::failed(format!("--command-budget is given twice for {command} in {}", amount.unit)));
-            }
-            list.push(Budget::new(Some(command.clone()), *amount, name == Some(command)));
+    fn budgets(&self, name: Option<&str>) -> Budgets {
+        let overall = self.limit.iter().map(|amount| Budget::new(None, *amount, true));
+        let of_commands = self.command_budget.iter().map(|CommandBudget { name: command, amount }| {
+            Budget::new(Some(command.clone()), *amount, name == Some(command))
+        });
+        Budgets::new(overall.chain(of_commands).collect(), self.warn_at.map_or(90, |percent| percent.0))
+    }
+}
+
+/// Takes `other` over where nothing is given.
+fn fill<T>(own: &mut Option<T>, other: Option<T>) {
+    if own.is_none() {
+        *own = other;
+    }
+}
+
+/// What clap's refusal, or its help, comes to.
+fn early(error: &clap::Error) -> Early {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let done = Early { message: String::new(), exit: Exit::Done };
+            print(error.to_string().as_bytes()).err().unwrap_or(done)
         }
-        Ok(Budgets::new(list, self.warn_at.map_or(90, |percent| percent.0)))
+        _ => {
+            let text = error.to_string();
+            let lines = text.strip_prefix("error: ").unwrap_or(&text).lines().map(clean);
+            let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
+            Early::failed(lines.join("\n"))
+        }
     }
 }
 
@@ -426,7 +510,7 @@ fn locale_is_utf8() -> bool {
     })
 }
 
-/// The option table, for the tests that hold help, manual and README to it.
+/// The option table: for files of defaults, and for the tests that hold help, manual and README to it.
 #[must_use]
 pub fn table() -> clap::Command {
     <Cli as CommandFactory>::command()

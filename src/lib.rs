@@ -13,6 +13,7 @@ pub mod book;
 pub mod budget;
 pub mod child;
 pub mod cli;
+mod config;
 pub mod exit;
 pub mod ledger;
 mod message;

@@ -306,7 +306,7 @@ impl Meter {
             let tokens = model.usage.tokens().unwrap_or_default();
             let id = self.models.id(Some(&model.name));
             let micro_usd = model.cost.unwrap_or_else(|| {
-                let write_1h = self.sessions[at].share_1h(tokens.cache_write);
+                let write_1h = self.sessions[at].share_1h(id, tokens.cache_write);
                 self.cost(id, &Bill { tokens, write_1h, searches: model.web_searches, us: false })
             });
             told.add(id, Spend { micro_usd, ..tokens });
@@ -414,7 +414,7 @@ impl Meter {
         }
         let raised = Spend { micro_usd: cost, ..bill.tokens };
         let more = raised.less(message.spend);
-        of.saw_writes(more.cache_write, bill.write_1h.saturating_sub(message.bill.write_1h));
+        of.saw_writes(message.model, more.cache_write, bill.write_1h.saturating_sub(message.bill.write_1h));
         message.spend = message.spend.max(raised);
         message.bill = bill;
         if more.is_zero() {

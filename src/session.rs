@@ -45,8 +45,8 @@ pub(crate) struct Session {
     pub(crate) turns: u32,
     pub(crate) settlements: u32,
     /// Tokens that messages wrote to the cache, and those of them that are kept for an hour.
-    pub(crate) writes: u64,
-    pub(crate) writes_1h: u64,
+    pub(crate) writes: PerModel,
+    pub(crate) writes_1h: PerModel,
     pub(crate) compacted: bool,
     pub(crate) version: Option<Version>,
 }
@@ -94,16 +94,22 @@ impl Session {
         live
     }
 
-    /// Tokens were written to the cache, some of them for an hour.
-    pub(crate) fn saw_writes(&mut self, all: u64, for_an_hour: u64) {
-        self.writes = self.writes.saturating_add(all);
-        self.writes_1h = self.writes_1h.saturating_add(for_an_hour);
+    /// Tokens of a model were written to the cache, some of them for an hour.
+    pub(crate) fn saw_writes(&mut self, model: ModelId, all: u64, for_an_hour: u64) {
+        self.writes.add(model, Spend { cache_write: all, ..Spend::default() });
+        self.writes_1h.add(model, Spend { cache_write: for_an_hour, ..Spend::default() });
     }
 
-    /// How many of so many tokens written to the cache are kept for an hour, going by the messages.
-    pub(crate) fn share_1h(&self, writes: u64) -> u64 {
-        let share = u128::from(writes) * u128::from(self.writes_1h.min(self.writes));
-        share.checked_div(u128::from(self.writes)).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
+    /// How many of so many tokens of a model written to the cache are kept for an hour, going by its
+    /// messages, or where it has none by those of all models.
+    pub(crate) fn share_1h(&self, model: ModelId, writes: u64) -> u64 {
+        let own = self.writes.of(model).cache_write;
+        let (all, hour) = match own {
+            0 => (self.writes.sum().cache_write, self.writes_1h.sum().cache_write),
+            own => (own, self.writes_1h.of(model).cache_write),
+        };
+        let share = u128::from(writes) * u128::from(hour.min(all));
+        share.checked_div(u128::from(all)).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
     }
 
     /// Whether a first `modelUsage` begins with what earlier processes of this session spent.

@@ -21,6 +21,13 @@ pub(crate) struct CommandBudget {
     pub(crate) amount: Amount,
 }
 
+impl CommandBudget {
+    /// Whether both are of the same command and unit.
+    pub(crate) fn is_same_budget(&self, other: &CommandBudget) -> bool {
+        self.name == other.name && self.amount.unit == other.amount.unit
+    }
+}
+
 impl FromStr for CommandBudget {
     type Err = String;
 
