@@ -428,6 +428,8 @@ fn bars_make_way_for_text_on_the_same_terminal() {
     let mut stdin = child.stdin.take().expect("piped");
     let mut ours_too = ours.try_clone().expect("a copy");
     stdin.write_all(assistant("a", 1000).as_bytes()).expect("written");
+    // Bars may have come before the line too.
+    read_until(&mut ours_too, "}}}\r\n");
     read_until(&mut ours_too, "/ 10.0K");
     stdin.write_all(b"text\n").expect("written");
     let seen = read_until(&mut ours_too, "text\r\n");
