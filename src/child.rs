@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, wait};
 
 /// The name under which budget-tee runs itself to become the command; see [`become_command`].
 const BECOME: &str = "budget-tee: starting";
@@ -99,11 +99,12 @@ impl Child {
         self.pidfd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Sends `signal` to the child alone, where it still runs.
+    /// Sends `signal` to the child, where it has not been reaped; with its process group, where that
+    /// is its own, as a terminal and `timeout` do.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid {
             // It may have ended without having been reaped: then there is nobody to tell.
-            let _ = kill_process(pid, signal);
+            let _ = if self.shares_group { kill_process(pid, signal) } else { kill_process_group(pid, signal) };
         }
     }
 
@@ -150,17 +151,21 @@ impl Child {
                 sent.push(process);
             }
         }
+        // Where /proc does not show it, the child itself is known all the same.
+        if self.pid.is_some_and(|pid| sent.iter().all(|process| process.pid != pid)) {
+            self.signal(signal);
+            self.signal(Signal::CONT);
+            return sent.len() + 1;
+        }
         sent.len()
     }
 
     fn signal_group(&self, signal: Signal) -> usize {
-        let Some(pid) = self.pid else { return 0 };
+        if self.pid.is_none() {
+            return 0;
+        }
         for signal in [signal, Signal::CONT] {
-            if self.shares_group {
-                self.signal(signal);
-            } else {
-                let _ = rustix::process::kill_process_group(pid, signal);
-            }
+            self.signal(signal);
         }
         1
     }

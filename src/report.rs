@@ -236,9 +236,9 @@ pub const NO_USAGE: &str = "no usage in the stream; run claude with --output-for
 /// would have 5.0K exceed 5.0K.
 #[must_use]
 pub fn notice(notice: &Notice, run: &Run, style: Style) -> String {
-    let of = |budget: &Budget| {
+    let of = |budget: &Budget, is_bound: bool| {
         let used = in_full(budget.unit, budget.used);
-        let used = bounded(is_bound(run, Some(budget)), style, used.trim_end_matches(" tokens"));
+        let used = bounded(is_bound, style, used.trim_end_matches(" tokens"));
         format!("{used} of {} used, {} %", in_full(budget.unit, budget.limit), budget.percent())
     };
     let name = |budget: &Budget| match &budget.command {
@@ -250,15 +250,15 @@ pub fn notice(notice: &Notice, run: &Run, style: Style) -> String {
         Mode::Block => block,
     };
     match notice {
-        Notice::Budget(Cause::Near, budget) => format!("{} runs out: {}", name(budget), of(budget)),
-        Notice::Budget(Cause::Exceeded, budget) => {
-            format!("{} exceeded: {}; {}", name(budget), of(budget), then("stopping here (--mode block)"))
+        Notice::Budget(Cause::Near, budget, bound) => format!("{} runs out: {}", name(budget), of(budget, *bound)),
+        Notice::Budget(Cause::Exceeded, budget, bound) => {
+            format!("{} exceeded: {}; {}", name(budget), of(budget, *bound), then("stopping here (--mode block)"))
         }
         Notice::Unfit(budget, estimate, held) => format!(
             "estimate of {} does not fit into the {}: {}{}; {}",
             in_full(budget.unit, *estimate),
             name(budget),
-            of(budget),
+            of(budget, false),
             if *held > 0 { format!(", {} held by runs alive", in_full(budget.unit, *held)) } else { String::new() },
             then("not started; raise the limit or lower --estimate")
         ),

@@ -20,8 +20,8 @@ const FINDINGS_MAX: usize = 100;
 /// Something to say on stderr, once.
 #[derive(Clone, Debug)]
 pub enum Notice {
-    /// A budget is nearly used up, or exceeded.
-    Budget(Cause, Budget),
+    /// A budget is nearly used up, or exceeded; and whether what is used was a lower bound then.
+    Budget(Cause, Budget, bool),
     /// The estimate, in the budget's unit, does not fit into this budget, beside what others hold of it.
     Unfit(Budget, u64, u64),
     /// What the meter found out about the stream.
@@ -194,7 +194,8 @@ impl Run {
         for (cause, budget) in self.budgets.charge(self.used()) {
             fed.tripped |= cause == Cause::Exceeded && self.mode == Mode::Block;
             self.tripped |= fed.tripped;
-            self.say(Notice::Budget(cause, budget));
+            let is_bound = self.meter.is_lower_bound();
+            self.say(Notice::Budget(cause, budget, is_bound));
         }
     }
 

@@ -8,6 +8,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use rustix::stdio::stdout;
+use rustix::termios::isatty;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP};
 
 use crate::account::Account;
@@ -25,6 +27,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How long the processes may take to go once they were killed, and the output to take what is
 /// left.
 const LAST: Duration = Duration::from_millis(500);
+
+/// TERM that comes again within this was sent twice for one reason.
+const TWICE: Duration = Duration::from_millis(100);
 
 /// How a command is to be ended.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +54,7 @@ enum Cause {
 #[derive(Clone, Copy, Debug)]
 struct Ending {
     cause: Cause,
+    begun: Instant,
     sent: Signal,
     due: Option<Instant>,
 }
@@ -57,7 +63,7 @@ impl Ending {
     /// `sent` has just been sent.
     fn new(cause: Cause, sent: Signal, grace: Option<Duration>, now: Instant) -> Self {
         let wait = if sent == Signal::KILL { Some(LAST) } else { grace };
-        Ending { cause, sent, due: wait.map(|wait| now + wait) }
+        Ending { cause, begun: now, sent, due: wait.map(|wait| now + wait) }
     }
 
     /// What follows what was sent; nothing follows KILL.
@@ -128,7 +134,9 @@ impl Wrap<'_> {
             };
             let due = self.ending.and_then(|ending| ending.due).into_iter().chain(drain).min();
             let time = due.map(|due| due.saturating_duration_since(Instant::now()));
-            let news = match self.watch.wait(time, self.child.pidfd(), self.ending.is_none()) {
+            // A terminal that is closed sends HUP, which is a reason of its own.
+            let ask = self.ending.is_none() && !isatty(stdout());
+            let news = match self.watch.wait(time, self.child.pidfd(), ask) {
                 Ok(news) => news,
                 Err(error) => {
                     self.child.signal_tree(Signal::KILL);
@@ -165,13 +173,19 @@ impl Wrap<'_> {
                 let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
                 self.child.signal(Signal::CONT);
             }
-            SIGINT | SIGQUIT | SIGHUP | SIGTERM if self.child.status().is_some() => self.told = Some(signal),
+            SIGINT | SIGQUIT | SIGHUP | SIGTERM if self.child.status().is_some() && self.ending.is_none() => {
+                self.told = Some(signal)
+            }
+            // `timeout` sends it to budget-tee and then to its group: that is one, not two.
+            SIGTERM if self.ending.is_some_and(|ending| ending.begun.elapsed() < TWICE) => {}
             SIGTERM if self.ending.is_some() => self.send(Signal::KILL),
             SIGINT | SIGQUIT | SIGHUP if self.child.shares_group() => {}
             _ => {
                 let Some(named) = Signal::from_named_raw(signal) else { return };
                 self.child.signal(named);
                 if signal == SIGTERM {
+                    // One that is stopped could not end.
+                    self.child.signal(Signal::CONT);
                     self.ending = Some(Ending::new(Cause::Told, named, self.manners.grace, Instant::now()));
                 }
             }
@@ -236,6 +250,7 @@ impl Wrap<'_> {
             Some(Cause::Trip) => return Exit::Tripped,
             Some(Cause::ReaderGone) => return Exit::ReaderGone,
             Some(Cause::Unwritable) => return Exit::Failed,
+            Some(Cause::Told) | None if lock(&self.shared.run).tripped() => return Exit::Tripped,
             Some(Cause::Told) | None => {}
         }
         let ended = self.child.status().map(|status| (status.exit_status(), status.terminating_signal()));

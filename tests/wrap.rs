@@ -267,8 +267,34 @@ fn a_second_term_kills_at_once() {
     read_until(&mut stdout, "ready\n");
     kill(&child, Signal::TERM);
     read_until(&mut stdout, "term\n");
+    // One that comes at once is the same again, as `timeout` sends it; so it is sent until it counts.
+    let began = Instant::now();
+    let status = loop {
+        kill(&child, Signal::TERM);
+        if let Some(status) = child.try_wait().expect("known") {
+            break status;
+        }
+    };
+    assert_eq!(status.code(), Some(137));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_stopped_command_is_woken_to_be_told() {
+    let (mut child, mut stdout) = start(&["-q", "-k", "1h"], "echo pid $$; kill -STOP $$; sleep 1000");
+    let pid = pid_in(&read_until(&mut stdout, "\n"));
+    while !std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).expect("there").contains(") T ") {}
     kill(&child, Signal::TERM);
-    assert_eq!(child.wait().expect("ends").code(), Some(137));
+    assert_eq!(child.wait().expect("ends").signal(), Some(15));
+}
+
+#[test]
+fn without_a_terminal_a_signal_reaches_the_commands_group() {
+    let (mut child, mut stdout) = start(&["-q"], "sleep 1000 & echo pid $!; wait; sleep 1000");
+    let pid = pid_in(&read_until(&mut stdout, "\n"));
+    kill(&child, Signal::TERM);
+    assert_eq!(child.wait().expect("ends").signal(), Some(15));
+    while lives(pid) {}
 }
 
 #[test]
