@@ -3,7 +3,7 @@
 //! Data flows one way; whatever is lower knows nothing of what is higher.
 //!
 //! ```text
-//! bytes ─> scan ─> usage ─> meter ─> budget ─> run ─> report ─> screen, exit
+//! bytes ─> sieve ─> scan ─> usage ─> meter ─> budget ─> run ─> report ─> screen, exit
 //!   └────> relay: forwarded unchanged            └──── watch, wrap: signals, timers, child
 //! ```
 
@@ -26,10 +26,10 @@ pub mod run;
 pub mod scan;
 pub mod screen;
 mod session;
+pub mod sieve;
 pub mod signals;
 pub mod spend;
 pub mod status;
-
 pub mod usage;
 mod value;
 pub mod watch;

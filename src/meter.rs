@@ -147,10 +147,11 @@ impl Meter {
 
     fn assistant(&mut self, line: &Line) {
         let Some(bill) = line.message.usage.bill() else {
-            // It may still say that a message is aborted.
-            let session = self.session(line);
-            if let Some(at) = line.message.id.get().and_then(|id| self.known(session, id)) {
-                self.raise(session, at, Bill::default(), line.aborted);
+            if line.aborted {
+                let session = self.session(line);
+                if let Some(at) = line.message.id.get().and_then(|id| self.known(session, id)) {
+                    self.raise(session, at, Bill::default(), true);
+                }
             }
             return;
         };
@@ -258,10 +259,9 @@ impl Meter {
     fn system(&mut self, line: &Line) {
         match line.subtype.get() {
             Some("init") => {
-                let version = line.version.get().and_then(parse_version);
+                let Some(version) = line.version.get().and_then(parse_version) else { return };
                 let at = self.session(line);
-                let session = &mut self.sessions[at];
-                session.version = version.or(session.version);
+                self.sessions[at].version = Some(version);
             }
             Some("compact_boundary") => {
                 let at = self.session(line);

@@ -307,7 +307,7 @@ pub fn report(run: &Run, exit: Exit, style: Style) -> String {
         out,
         "budget-tee: {name}{outcome}: {}, {}",
         count(run.meter.messages(), "message"),
-        count(run.lines, "line")
+        count(run.lines(), "line")
     );
     for line in budget_lines(run.budgets.all().iter(), run.counted(), |budget| is_bound(run, budget), style) {
         let _ = writeln!(out, "{line}");
@@ -448,7 +448,7 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
         models: run.meter.by_model().into_iter().collect(),
         unpriced: run.meter.unpriced().collect(),
         budgets: run.budgets.all().iter().map(BudgetFacts::of).collect(),
-        lines: run.lines,
+        lines: run.lines(),
         bytes: run.bytes,
         messages: run.meter.messages(),
         started_at: seconds(started),

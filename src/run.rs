@@ -4,13 +4,16 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use memchr::memchr;
+
 use crate::amount::Unit;
 use crate::book::OpenRun;
 use crate::budget::{Budget, Budgets, Cause, Estimate, Mode, Sum, Used};
 use crate::ledger::Shared;
 use crate::meter::{Finding, Meter};
 use crate::price::{Prices, Unpriced};
-use crate::scan::{Scanned, Scanner};
+use crate::scan::Scanned;
+use crate::sieve::{Chunk, Sieve};
 use crate::spend::{Classes, Spend};
 
 /// With so many notices waiting to be shown, further findings are dropped: a hostile stream could
@@ -41,11 +44,9 @@ pub struct Run {
     pub budgets: Budgets,
     /// The totals.
     pub meter: Meter,
-    /// Complete lines, and a last one without a newline.
-    pub lines: u64,
     /// Bytes taken in.
     pub bytes: u64,
-    scanner: Scanner,
+    sieve: Sieve,
     notices: Vec<Notice>,
     tripped: bool,
     /// Others have exceeded a budget: it trips at the next end of a line.
@@ -76,31 +77,34 @@ impl Run {
     /// what it did not take can be fed again, and trips no second time.
     pub fn feed(&mut self, bytes: &[u8]) -> Fed {
         let mut fed = Fed::default();
-        let mut rest = bytes;
-        while !fed.tripped && !rest.is_empty() {
-            if self.trip_waits && self.scanner.is_at_line_start() {
-                self.trip_waits = false;
-                fed.tripped = true;
-                break;
-            }
-            let Some(scanned) = self.scanner.next_line(&mut rest) else { break };
-            self.lines += 1;
+        // Where others have exceeded a budget, no line begins any more.
+        let allowed = match self.trip_waits {
+            true if self.sieve.is_at_line_start() => &[],
+            true => through_newline(bytes),
+            false => bytes,
+        };
+        let mut chunk = Chunk::new(allowed);
+        while !fed.tripped {
             let bound = self.meter.is_lower_bound();
+            let Some(scanned) = self.sieve.next_line(&mut chunk) else { break };
             let changed = record(&mut self.meter, &scanned);
             // A result line may only confirm what was counted.
             fed.news |= bound != self.meter.is_lower_bound();
             self.judge(changed, &mut fed);
         }
-        fed.taken = bytes.len() - rest.len();
+        fed.taken = chunk.taken();
         self.bytes += fed.taken as u64;
+        if self.trip_waits && self.sieve.is_at_line_start() {
+            self.trip_waits = false;
+            fed.tripped = true;
+        }
         fed
     }
 
     /// The stream has ended: takes in a last line without a newline.
     pub fn finish(&mut self) -> Fed {
         let mut fed = Fed::default();
-        if let Some(scanned) = self.scanner.last_line() {
-            self.lines += 1;
+        if let Some(scanned) = self.sieve.last_line() {
             let changed = record(&mut self.meter, &scanned);
             self.judge(changed, &mut fed);
         }
@@ -144,7 +148,7 @@ impl Run {
     /// Whether nothing more is to be forwarded: a budget is exceeded, and a line has just ended.
     #[must_use]
     pub fn is_at_its_end(&self) -> bool {
-        self.tripped && self.scanner.is_at_line_start()
+        self.tripped && self.sieve.is_at_line_start()
     }
 
     /// What is used, this run's own and not yet recorded use included.
@@ -163,6 +167,12 @@ impl Run {
     #[must_use]
     pub fn tripped(&self) -> bool {
         self.tripped
+    }
+
+    /// Complete lines, and a last one without a newline.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.sieve.lines()
     }
 
     /// Tokens that count towards the budgets.
@@ -216,6 +226,11 @@ impl Run {
 /// Locks what the relay and the watch share. A holder that panicked left it usable.
 pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The part of `bytes` through the first newline.
+fn through_newline(bytes: &[u8]) -> &[u8] {
+    memchr(b'\n', bytes).map_or(bytes, |newline| &bytes[..=newline])
 }
 
 /// Whether the line has changed a total.

@@ -29,6 +29,8 @@ pub struct Scanner {
     escape: bool,
     /// Some byte of the line has been seen.
     begun: bool,
+    /// The line that ended last was an object that was closed.
+    counts: bool,
     line: Line,
 }
 
@@ -65,6 +67,7 @@ impl Default for Scanner {
             escaped: false,
             escape: false,
             begun: false,
+            counts: false,
             line: Line::default(),
         }
     }
@@ -102,15 +105,20 @@ impl Scanner {
         !self.begun
     }
 
+    /// The line that ended last, as long as nothing of the next has come.
+    pub(crate) fn ended_line(&self) -> Scanned<'_> {
+        Scanned { line: self.counts.then_some(&self.line) }
+    }
+
     fn end_line(&mut self) -> Scanned<'_> {
-        let counts = self.state == State::Closed;
+        self.counts = self.state == State::Closed;
         self.state = State::Before(0);
         self.path.clear();
         self.text.clear();
         self.escaped = false;
         self.escape = false;
         self.begun = false;
-        Scanned { line: counts.then_some(&self.line) }
+        self.ended_line()
     }
 
     /// Goes on from `byte`, the first of `bytes` and no newline; returns how many bytes that took.

@@ -299,7 +299,7 @@ pub fn finish(shared: &Shared, exit: Exit) {
     if matches!(exit, Exit::Done | Exit::Child(0)) && !run.meter.usage_seen() {
         screen.say(report::NO_USAGE);
     }
-    let nothing_ran = matches!(exit, Exit::CannotRun | Exit::NotFound | Exit::Child(126 | 127)) && run.lines == 0;
+    let nothing_ran = matches!(exit, Exit::CannotRun | Exit::NotFound | Exit::Child(126 | 127)) && run.lines() == 0;
     let quiet = exit == Exit::ReaderGone || nothing_ran || screen.is_quiet();
     let report = if quiet { String::new() } else { report::report(&run, exit, style) };
     screen.finish(&report);

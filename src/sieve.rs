@@ -1,0 +1,222 @@
+//! The sieve: tells the lines that can count from all others, by words that such a line must hold.
+//!
+//! A chunk is searched as a whole, and a line's bounds are looked up only where a word was found;
+//! those lines go through the [`Scanner`], which decides. Skipping the others changes no total: what
+//! [`crate::meter`] counts needs one of the [`words`], spelled out or with an escape, and the tests
+//! compare the two. The start of a line that goes on in the next chunk is kept; one that becomes
+//! longer than [`KEPT_MAX`] goes through the scanner from then on, which needs no line in memory.
+
+use std::fmt;
+
+use memchr::memmem::Finder;
+use memchr::{memchr, memchr_iter, memrchr};
+
+use crate::scan::{Scanned, Scanner};
+
+/// How much of a line is kept until its end comes, in bytes.
+const KEPT_MAX: usize = 256 * 1024;
+
+/// What a line must hold to count.
+struct Word {
+    finder: Finder<'static>,
+    /// Whether what stands before and after it makes it the word that was meant.
+    is_meant: fn(before: &[u8], after: &[u8]) -> bool,
+}
+
+/// Where each word comes next in a chunk.
+type Places = [Option<usize>; WORDS];
+
+const WORDS: usize = 8;
+
+/// The words, with the rules of the meter that need them. A key or value spelled with an escape has
+/// one of the first kind; in a text inside a text the quote behind a key is escaped, which is not it.
+fn words() -> [Word; WORDS] {
+    let word = |text: &'static str, is_meant| Word { finder: Finder::new(text), is_meant };
+    let any: fn(&[u8], &[u8]) -> bool = |_, _| true;
+    [
+        // Letters and the underscore are \u0041 to \u007a.
+        word("\\u00", |_, after| matches!(after.first(), Some(b'4'..=b'7'))),
+        // Tokens. `message` ends like it, and every second line has one.
+        word("sage\"", |before, _| before.ends_with(b"\"u") || before.ends_with(b"\"modelU")),
+        // A message begins, and the deltas that follow are its own.
+        word("message_start\"", any),
+        // A turn ends, whatever it tells.
+        word("\"result\"", any),
+        // A message is no part of what the result line will tell.
+        word("aborted\"", any),
+        // What a first result line includes.
+        word("claude_code_version\"", any),
+        word("compact_boundary\"", any),
+        // The next result line starts from nothing.
+        word("conversation_reset\"", any),
+    ]
+}
+
+/// A sieve, and the scanner behind it.
+#[derive(Debug)]
+pub struct Sieve {
+    words: [Word; WORDS],
+    scanner: Scanner,
+    /// The start of a line that has not ended.
+    kept: Vec<u8>,
+    lines: u64,
+}
+
+/// What a read gave, and how far it has been sifted.
+#[derive(Debug)]
+pub struct Chunk<'a> {
+    bytes: &'a [u8],
+    /// What lies before this has been taken.
+    at: usize,
+    /// Behind the last newline.
+    whole: usize,
+    /// Where the words come next; what lies before `at` is out of date.
+    next: Places,
+}
+
+impl<'a> Chunk<'a> {
+    /// A chunk of which nothing has been taken.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        let whole = memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
+        Chunk { bytes, at: 0, whole, next: [Some(0); WORDS] }
+    }
+
+    /// How many bytes have been taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.at
+    }
+}
+
+impl Default for Sieve {
+    fn default() -> Self {
+        Sieve { words: words(), scanner: Scanner::default(), kept: Vec::new(), lines: 0 }
+    }
+}
+
+impl Sieve {
+    /// Takes lines off the chunk through the next one that may count, or all of it where there is
+    /// none: the next chunk goes on where this one ends.
+    pub fn next_line(&mut self, chunk: &mut Chunk<'_>) -> Option<Scanned<'_>> {
+        while chunk.at < chunk.bytes.len() {
+            if self.take(chunk) {
+                return Some(self.scanner.ended_line());
+            }
+        }
+        None
+    }
+
+    /// The last line, where the stream ended without a newline after it and it may count.
+    pub fn last_line(&mut self) -> Option<Scanned<'_>> {
+        if self.is_at_line_start() {
+            return None;
+        }
+        self.lines += 1;
+        if self.may_count(&self.kept) {
+            self.scan_kept();
+        }
+        self.kept.clear();
+        self.scanner.last_line()
+    }
+
+    /// Whether the last line has ended and nothing of the next has come.
+    #[must_use]
+    pub fn is_at_line_start(&self) -> bool {
+        self.kept.is_empty() && self.scanner.is_at_line_start()
+    }
+
+    /// Lines that have ended, those that cannot count among them.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Takes the next part off the chunk: the end of a line that began before it, the lines that
+    /// are whole in it, or the start of one that goes on after it. Says whether the scanner has
+    /// come to the end of a line.
+    fn take(&mut self, chunk: &mut Chunk<'_>) -> bool {
+        let bytes = chunk.bytes;
+        if chunk.at < chunk.whole && self.is_at_line_start() {
+            return self.take_whole(chunk);
+        }
+        let rest = &bytes[chunk.at..];
+        let newline = if chunk.at < chunk.whole { memchr(b'\n', rest) } else { None };
+        let part = newline.map_or(rest, |newline| &rest[..=newline]);
+        chunk.at += part.len();
+        let ended = newline.is_some();
+        self.lines += u64::from(ended);
+        if !self.scanner.is_at_line_start() || self.kept.len() + part.len() > KEPT_MAX {
+            self.scan_kept();
+            return self.scan(part);
+        }
+        self.kept.extend_from_slice(part);
+        if !ended {
+            return false;
+        }
+        let counts = self.may_count(&self.kept);
+        if counts {
+            self.scan_kept();
+        }
+        self.kept.clear();
+        counts
+    }
+
+    /// Takes lines that are whole in the chunk, through the next one that may count.
+    fn take_whole(&mut self, chunk: &mut Chunk<'_>) -> bool {
+        let from = chunk.at;
+        let lines = &chunk.bytes[..chunk.whole];
+        let Some(found) = self.find(lines, from, &mut chunk.next) else {
+            self.lines += count_lines(&lines[from..]);
+            chunk.at = chunk.whole;
+            return false;
+        };
+        let start = memrchr(b'\n', &lines[from..found]).map_or(from, |newline| from + newline + 1);
+        let end = memchr(b'\n', &lines[found..]).map_or(lines.len(), |newline| found + newline + 1);
+        self.lines += count_lines(&lines[from..start]) + 1;
+        chunk.at = end;
+        self.scan(&lines[start..end])
+    }
+
+    /// Where the first word comes in `lines`, not before `from`.
+    fn find(&self, lines: &[u8], from: usize, next: &mut Places) -> Option<usize> {
+        for (word, next) in self.words.iter().zip(&mut *next) {
+            if next.is_some_and(|place| place <= from) {
+                *next = word.find(lines, from);
+            }
+        }
+        next.iter().flatten().min().copied()
+    }
+
+    fn may_count(&self, line: &[u8]) -> bool {
+        self.words.iter().any(|word| word.find(line, 0).is_some())
+    }
+
+    fn scan(&mut self, mut part: &[u8]) -> bool {
+        self.scanner.next_line(&mut part).is_some()
+    }
+
+    fn scan_kept(&mut self) {
+        let mut kept = self.kept.as_slice();
+        self.scanner.next_line(&mut kept);
+        self.kept.clear();
+    }
+}
+
+impl Word {
+    fn find(&self, bytes: &[u8], from: usize) -> Option<usize> {
+        let length = self.finder.needle().len();
+        let places = self.finder.find_iter(&bytes[from..]).map(|place| from + place);
+        places.into_iter().find(|place| (self.is_meant)(&bytes[..*place], &bytes[place + length..]))
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        String::from_utf8_lossy(self.finder.needle()).fmt(f)
+    }
+}
+
+fn count_lines(bytes: &[u8]) -> u64 {
+    memchr_iter(b'\n', bytes).count() as u64
+}

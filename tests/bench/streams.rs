@@ -1,0 +1,189 @@
+//! Writes a stream to measure with: `streams MIX BYTES >FILE`, the same bytes for the same words.
+//!
+//! `deltas` is what `--include-partial-messages` gives, lines of about 300 bytes. `typical` has
+//! assistant lines, tool results of 10 to 200 KB, and here and there an image of 3 to 6 MB. `huge`
+//! is mostly such images. All of them hold text that only looks like usage.
+
+use std::io::{self, BufWriter, Write};
+
+fn main() -> io::Result<()> {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let (mix, bytes) = match &words[..] {
+        [mix, bytes] => (mix.as_str(), bytes.parse().map_err(|_| refusal("BYTES is a number"))?),
+        _ => return Err(refusal("usage: streams deltas|typical|huge BYTES")),
+    };
+    let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
+    let mut stream = Stream { chance: Chance(0x9E37_79B9_7F4A_7C15), messages: 0, written: 0 };
+    let mut line = String::new();
+    while stream.written < bytes {
+        line.clear();
+        match mix {
+            "deltas" => stream.message_in_deltas(&mut line),
+            "typical" => stream.turn(&mut line, 60),
+            "huge" => stream.turn(&mut line, 2),
+            _ => return Err(refusal("MIX is deltas, typical or huge")),
+        }
+        stream.written += line.len();
+        out.write_all(line.as_bytes())?;
+    }
+    out.flush()
+}
+
+fn refusal(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// Pseudo-random numbers, the same every time (xorshift64).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number from `from` up to, not including, `to`.
+    fn between(&mut self, from: usize, to: usize) -> usize {
+        from + usize::try_from(self.next() % (to - from) as u64).unwrap_or_default()
+    }
+
+    fn one_of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.between(0, choices.len())]
+    }
+}
+
+struct Stream {
+    chance: Chance,
+    messages: u64,
+    written: usize,
+}
+
+/// What the lines of a tool's result are made of, as they stand in JSON.
+const SOURCE: [&str; 12] = [
+    "    let total = self.used.checked_add(more).ok_or(Overflow)?;\\n",
+    "  \\\"scripts\\\": { \\\"test\\\": \\\"node --test\\\", \\\"lint\\\": \\\"eslint src\\\" },\\n",
+    "\\t// The message is sent once; its usage is counted when the reply comes.\\n",
+    "   142\\u2192    if (error instanceof TimeoutError) {\\n",
+    "src/cart/checkout.ts:88:  const price = items.reduce((sum, item) => sum + item.price * item.count, 0)\\n",
+    "\\u001b[32m PASS \\u001b[0m tests/cart.test.ts (1.204 s)\\n",
+    "-rw-r--r-- 1 dev dev   4821 Jun  3 10:12 README.md\\n",
+    "{\\\"type\\\":\\\"assistant\\\",\\\"message\\\":{\\\"usage\\\":{\\\"input_tokens\\\":900000}}}\\n",
+    "\\n",
+    "The parser reads one line at a time, and gives it to the next stage as soon as it is whole.\\n",
+    "    def render(self, width: int = 80) -> str:\\n        \\\"\\\"\\\"Draws the table.\\\"\\\"\\\"\\n",
+    "C:\\\\Users\\\\dev\\\\shop\\\\src\\\\usage\\\\message.ts\\n",
+];
+
+/// What the text of a delta is made of.
+const WORDS: [&str; 8] = [
+    " the total of all messages",
+    " its usage",
+    "\\n\\n## What is left\\n",
+    " \\\"usage\\\":{\\\"input_tokens\\\":9}",
+    " `cart.ts`",
+    " so that nothing is counted twice",
+    ", and",
+    " \\u2192 src",
+];
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+const TAIL: &str = r#""session_id":"88bdc8cd-a86f-476b-b396-c5a7db9ec620","parent_tool_use_id":null,"uuid":""#;
+
+impl Stream {
+    fn end_of_line(&mut self, line: &mut String) {
+        let (high, low) = (self.chance.next(), self.chance.next());
+        line.push_str(TAIL);
+        line.push_str(&format!("{:08x}-{:04x}-{:016x}\"}}\n", high >> 32, high & 0xffff, low));
+    }
+
+    fn text(&mut self, line: &mut String, length: usize) {
+        let end = line.len() + length;
+        while line.len() < end {
+            line.push_str(self.chance.one_of(&SOURCE));
+        }
+    }
+
+    fn image(&mut self, line: &mut String, length: usize) {
+        let end = line.len() + length;
+        while line.len() < end {
+            let mut bits = self.chance.next();
+            for _ in 0..10 {
+                line.push(char::from(BASE64[usize::try_from(bits & 63).unwrap_or_default()]));
+                bits >>= 6;
+            }
+        }
+    }
+
+    fn usage(&mut self, output: usize) -> String {
+        format!(
+            r#""usage":{{"input_tokens":{},"cache_creation_input_tokens":{},"cache_read_input_tokens":{},"cache_creation":{{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0}},"output_tokens":{output},"service_tier":"standard"}}"#,
+            self.chance.between(1, 20),
+            self.chance.between(0, 900),
+            self.chance.between(9_000, 90_000),
+        )
+    }
+
+    /// An assistant's message: one line of one block.
+    fn assistant(&mut self, line: &mut String, block: &str, length: usize) {
+        line.push_str(&format!(
+            r#"{{"type":"assistant","message":{{"model":"claude-sonnet-5","id":"msg_{:020}","type":"message","role":"assistant","content":[{{{block}"#,
+            self.messages
+        ));
+        self.text(line, length);
+        let usage = self.usage(3);
+        line.push_str(&format!(r#""}}],"stop_reason":null,"stop_sequence":null,{usage}}},"#));
+        self.end_of_line(line);
+    }
+
+    /// A message as it comes in deltas.
+    fn message_in_deltas(&mut self, line: &mut String) {
+        self.messages += 1;
+        let usage = self.usage(1);
+        line.push_str(&format!(
+            r#"{{"type":"stream_event","event":{{"type":"message_start","message":{{"model":"claude-sonnet-5","id":"msg_{:020}","type":"message","role":"assistant","content":[],"stop_reason":null,{usage}}}}},"#,
+            self.messages
+        ));
+        self.end_of_line(line);
+        let deltas = self.chance.between(50, 400);
+        for _ in 0..deltas {
+            line.push_str(
+                r#"{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""#,
+            );
+            for _ in 0..self.chance.between(1, 5) {
+                line.push_str(self.chance.one_of(&WORDS));
+            }
+            line.push_str(r#""}},"#);
+            self.end_of_line(line);
+        }
+        let usage = self.usage(deltas * 9);
+        line.push_str(&format!(
+            r#"{{"type":"stream_event","event":{{"type":"message_delta","delta":{{"stop_reason":"tool_use"}},{usage}}},"#
+        ));
+        self.end_of_line(line);
+        self.assistant(line, r#""type":"text","text":""#, deltas * 30);
+    }
+
+    /// A message, its tool's call, and the result: one in `images` is an image.
+    fn turn(&mut self, line: &mut String, images: usize) {
+        self.messages += 1;
+        let words = self.chance.between(100, 2_000);
+        self.assistant(line, r#""type":"text","text":""#, words);
+        self.assistant(line, r#""type":"tool_use","id":"toolu_01","name":"Bash","input":{},"note":""#, 200);
+        line.push_str(r#"{"type":"user","message":{"role":"user","content":[{"tool_use_id":"toolu_01","type":"tool_result","content":"#);
+        if self.chance.between(0, images) == 0 {
+            let length = self.chance.between(3_000_000, 6_000_000);
+            line.push_str(r#"[{"type":"image","source":{"type":"base64","media_type":"image/png","data":""#);
+            self.image(line, length);
+            line.push_str(r#""}}]}]},"#);
+        } else {
+            let length = self.chance.between(10_000, 200_000);
+            line.push('"');
+            self.text(line, length);
+            line.push_str(r#""}]},"#);
+        }
+        self.end_of_line(line);
+    }
+}
