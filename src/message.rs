@@ -22,14 +22,20 @@ pub(crate) struct Message {
     pub(crate) spend: Spend,
     /// The highest figures seen for it.
     pub(crate) bill: Bill,
-    /// The last `message_start` event that named it: its number and its parent.
-    pub(crate) start: Option<(u64, Option<u64>)>,
+    /// The last `message_start` event that named it.
+    pub(crate) start: Option<Start>,
     pub(crate) aborted: bool,
     /// A tool's result has told what it came to.
     pub(crate) complete: bool,
     /// What of it was counted since the session's last settlement, and since its last turn.
     pub(crate) live: Part,
     pub(crate) turn: Part,
+}
+
+/// A `message_start` event: the deltas of the same parent that follow are its message's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) parent: Option<u64>,
 }
 
 /// A part of a message that counts only as long as the session has not come to another epoch.

@@ -13,7 +13,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
-use crate::message::{Message, Models, Part};
+use crate::message::{Message, Models, Part, Start};
 use crate::price::{Bill, Prices, Unpriced};
 use crate::session::{ModelId, PerModel, Session, parse_version};
 use crate::spend::{Class, Spend};
@@ -46,7 +46,7 @@ pub struct Meter {
     models: Models,
     /// Most recently used last.
     sessions: Vec<Session>,
-    /// Oldest first.
+    /// Oldest first; one that starts anew is new.
     recent: VecDeque<Message>,
     /// What forgotten sessions used, and whether one of them was never settled.
     past: PerModel,
@@ -55,7 +55,6 @@ pub struct Meter {
     messages: u64,
     usage_seen: bool,
     silent: u32,
-    starts: u64,
     counted_live: bool,
     findings: Vec<Finding>,
     prices: Prices,
@@ -198,11 +197,10 @@ impl Meter {
                 let session = self.session(line);
                 let parent = line.parent.get().map(|parent| self.hasher.hash_one(parent));
                 let id = self.sessions[session].id;
-                let ours = self.recent.iter().enumerate().filter(|(_, m)| m.session == id);
-                let starts =
-                    ours.filter_map(|(at, m)| m.start.filter(|start| start.1 == parent).map(|start| (start, at)));
-                match starts.max() {
-                    Some((_, at)) => self.raise(session, at, bill, false),
+                // Who started last stands last.
+                let of_loop = |m: &Message| m.session == id && m.start == Some(Start { parent });
+                match self.recent.iter().rposition(of_loop) {
+                    Some(at) => self.raise(session, at, bill, false),
                     // Its start was not seen. It counts by itself, and so do all its further deltas.
                     None => {
                         self.sight(
@@ -389,12 +387,18 @@ impl Meter {
             });
             self.recent.len() - 1
         });
-        if sighting.started {
-            self.starts += 1;
-            self.recent[at].start = Some((self.starts, parent));
-        }
+        let at = if sighting.started { self.start(at, parent) } else { at };
         self.raise(session, at, sighting.bill, sighting.aborted);
         known.is_none()
+    }
+
+    /// A message starts: it comes to stand last. Returns where that is.
+    fn start(&mut self, at: usize, parent: Option<u64>) -> usize {
+        self.recent[at].start = Some(Start { parent });
+        if at + 1 < self.recent.len() {
+            self.recent.make_contiguous()[at..].rotate_left(1);
+        }
+        self.recent.len() - 1
     }
 
     /// Raises a message to the maximum of what it had and `bill`; it may turn out to be aborted.

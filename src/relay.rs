@@ -10,12 +10,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
 use crate::run::{Run, lock};
 use crate::screen::Screen;
 
 /// What one read takes at most, in bytes.
 const BUFFER: usize = 256 * 1024;
+
+/// A read of so many bytes has emptied a pipe that was full, as Linux makes them.
+const FULL: usize = 64 * 1024;
+
+/// After so many of them in a row, more is coming than pipes of that size carry well.
+const SUSTAINED: u32 = 8;
+
+/// What pipes are widened to then, in bytes: what Linux lets anyone have.
+const WIDE: usize = 1024 * 1024;
 
 /// What is still read once it is enough, in bytes: as much as a pipe may hold. A writer that never
 /// pauses could go on for ever otherwise.
@@ -83,6 +93,7 @@ impl<Ring: Fn()> Relay<'_, Ring> {
     pub fn relay(&self, input: impl AsFd, output: impl AsFd) -> End {
         let mut buffer = vec![0; BUFFER];
         let mut left_over = LEFT_OVER;
+        let mut full = 0_u32;
         loop {
             if self.can_be_stopped && self.is_stopped(&input) {
                 return End::Trip;
@@ -101,6 +112,11 @@ impl<Ring: Fn()> Relay<'_, Ring> {
             };
             if self.enough.said.load(Ordering::SeqCst) {
                 left_over = left_over.saturating_sub(bytes.len());
+            }
+            full = if bytes.len() < FULL { 0 } else { full.saturating_add(1) };
+            if full == SUSTAINED {
+                widen(&input);
+                widen(&output);
             }
             if let Some(end) = self.pass(bytes, &output) {
                 return end;
@@ -171,6 +187,13 @@ impl<Ring: Fn()> Relay<'_, Ring> {
                 result => return result,
             }
         }
+    }
+}
+
+/// Makes room for more in a pipe. What is no pipe, or may not have so much, stays as it is.
+fn widen(pipe: impl AsFd) {
+    if fcntl_getpipe_size(&pipe).is_ok_and(|size| size < WIDE) {
+        let _ = fcntl_setpipe_size(&pipe, WIDE);
     }
 }
 

@@ -76,8 +76,8 @@ const SOURCE: [&str; 12] = [
     "C:\\\\Users\\\\dev\\\\shop\\\\src\\\\usage\\\\message.ts\\n",
 ];
 
-/// What the text of a delta is made of.
-const WORDS: [&str; 8] = [
+/// What an assistant's text is made of.
+const WORDS: [&str; 10] = [
     " the total of all messages",
     " its usage",
     "\\n\\n## What is left\\n",
@@ -86,6 +86,8 @@ const WORDS: [&str; 8] = [
     " so that nothing is counted twice",
     ", and",
     " \\u2192 src",
+    " once the parser has read the whole line it goes on to the next stage",
+    " because the cart keeps its prices in cents",
 ];
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -99,10 +101,10 @@ impl Stream {
         line.push_str(&format!("{:08x}-{:04x}-{:016x}\"}}\n", high >> 32, high & 0xffff, low));
     }
 
-    fn text(&mut self, line: &mut String, length: usize) {
+    fn text(&mut self, line: &mut String, pieces: &[&str], length: usize) {
         let end = line.len() + length;
         while line.len() < end {
-            line.push_str(self.chance.one_of(&SOURCE));
+            line.push_str(self.chance.one_of(pieces));
         }
     }
 
@@ -127,12 +129,12 @@ impl Stream {
     }
 
     /// An assistant's message: one line of one block.
-    fn assistant(&mut self, line: &mut String, block: &str, length: usize) {
+    fn assistant(&mut self, line: &mut String, block: &str, pieces: &[&str], length: usize) {
         line.push_str(&format!(
             r#"{{"type":"assistant","message":{{"model":"claude-sonnet-5","id":"msg_{:020}","type":"message","role":"assistant","content":[{{{block}"#,
             self.messages
         ));
-        self.text(line, length);
+        self.text(line, pieces, length);
         let usage = self.usage(3);
         line.push_str(&format!(r#""}}],"stop_reason":null,"stop_sequence":null,{usage}}},"#));
         self.end_of_line(line);
@@ -152,7 +154,7 @@ impl Stream {
             line.push_str(
                 r#"{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""#,
             );
-            for _ in 0..self.chance.between(1, 5) {
+            for _ in 0..self.chance.between(1, 4) {
                 line.push_str(self.chance.one_of(&WORDS));
             }
             line.push_str(r#""}},"#);
@@ -163,15 +165,15 @@ impl Stream {
             r#"{{"type":"stream_event","event":{{"type":"message_delta","delta":{{"stop_reason":"tool_use"}},{usage}}},"#
         ));
         self.end_of_line(line);
-        self.assistant(line, r#""type":"text","text":""#, deltas * 30);
+        self.assistant(line, r#""type":"text","text":""#, &WORDS, deltas * 45);
     }
 
     /// A message, its tool's call, and the result: one in `images` is an image.
     fn turn(&mut self, line: &mut String, images: usize) {
         self.messages += 1;
         let words = self.chance.between(100, 2_000);
-        self.assistant(line, r#""type":"text","text":""#, words);
-        self.assistant(line, r#""type":"tool_use","id":"toolu_01","name":"Bash","input":{},"note":""#, 200);
+        self.assistant(line, r#""type":"text","text":""#, &WORDS, words);
+        self.assistant(line, r#""type":"tool_use","id":"toolu_01","name":"Bash","input":{},"note":""#, &SOURCE, 200);
         line.push_str(r#"{"type":"user","message":{"role":"user","content":[{"tool_use_id":"toolu_01","type":"tool_result","content":"#);
         if self.chance.between(0, images) == 0 {
             let length = self.chance.between(3_000_000, 6_000_000);
@@ -181,7 +183,7 @@ impl Stream {
         } else {
             let length = self.chance.between(10_000, 200_000);
             line.push('"');
-            self.text(line, length);
+            self.text(line, &SOURCE, length);
             line.push_str(r#""}]},"#);
         }
         self.end_of_line(line);
