@@ -209,31 +209,35 @@ impl Scanner {
         }
     }
 
-    /// Inside a text: to its end, to the next escape, to the newline that breaks it, or to the end.
+    /// Inside a text: to its end, to the newline that breaks it, or to the end of the bytes.
     fn text(&mut self, bytes: &[u8], kept: bool) -> usize {
-        if self.escape {
-            self.escape = false;
-            self.keep(&bytes[..1], kept);
-            return 1;
+        let mut at = usize::from(std::mem::take(&mut self.escape));
+        loop {
+            let Some(next) = memchr3(b'"', b'\\', b'\n', &bytes[at..]) else {
+                at = bytes.len();
+                break;
+            };
+            at += next;
+            match (bytes[at], bytes.get(at + 1)) {
+                (b'"', _) => {
+                    self.keep(&bytes[..at], kept);
+                    self.state = self.end_text();
+                    return at + 1;
+                }
+                (b'\\', after) => {
+                    self.escaped = true;
+                    if matches!(after, None | Some(b'\n')) {
+                        self.escape = true;
+                        at += 1;
+                        break;
+                    }
+                    at += 2;
+                }
+                _ => break,
+            }
         }
-        match memchr3(b'"', b'\\', b'\n', bytes) {
-            Some(end) if bytes[end] == b'"' => {
-                self.keep(&bytes[..end], kept);
-                self.state = self.end_text();
-                end + 1
-            }
-            Some(end) if bytes[end] == b'\\' => {
-                self.keep(&bytes[..=end], kept);
-                self.escape = true;
-                self.escaped = true;
-                end + 1
-            }
-            Some(end) => end,
-            None => {
-                self.keep(bytes, kept);
-                bytes.len()
-            }
-        }
+        self.keep(&bytes[..at], kept);
+        at
     }
 
     fn keep(&mut self, bytes: &[u8], kept: bool) {
