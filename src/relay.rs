@@ -15,8 +15,8 @@ use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use crate::run::{Run, lock};
 use crate::screen::Screen;
 
-/// What one read takes at most, in bytes.
-const BUFFER: usize = 256 * 1024;
+/// What one read takes at most, in bytes: as much as a widened pipe holds.
+const BUFFER: usize = WIDE;
 
 /// A read of so many bytes has emptied a pipe that was full, as Linux makes them.
 const FULL: usize = 64 * 1024;
@@ -73,12 +73,13 @@ impl Enough {
 }
 
 /// Forwards a stream and feeds a run with it.
-pub struct Relay<'a, Ring: Fn()> {
+pub struct Relay<'a, Ring: Fn(bool)> {
     /// What is fed.
     pub run: &'a Mutex<Run>,
     /// The screen, where the output goes to the same terminal and its bars have to make way.
     pub terminal: Option<&'a Mutex<Screen>>,
-    /// Called when a total has changed, there is something to say, or bars made way.
+    /// Called when a total has changed, there is something to say, or bars made way; with `true`
+    /// where a budget tripped.
     pub ring: Ring,
     /// Whether the relay itself ends behind the line that trips.
     pub ends_at_trip: bool,
@@ -88,7 +89,7 @@ pub struct Relay<'a, Ring: Fn()> {
     pub can_be_stopped: bool,
 }
 
-impl<Ring: Fn()> Relay<'_, Ring> {
+impl<Ring: Fn(bool)> Relay<'_, Ring> {
     /// Forwards `input` to `output` until either ends.
     pub fn relay(&self, input: impl AsFd, output: impl AsFd) -> End {
         let mut buffer = vec![0; BUFFER];
@@ -140,8 +141,8 @@ impl<Ring: Fn()> Relay<'_, Ring> {
         while !bytes.is_empty() {
             let fed = lock(self.run).feed(bytes);
             // Whoever is to be stopped must be stopped even if the output blocks now.
-            if fed.news {
-                (self.ring)();
+            if fed.news || fed.tripped {
+                (self.ring)(fed.tripped);
             }
             let (taken, rest) = bytes.split_at(fed.taken);
             match self.forward(taken, &output) {
@@ -166,7 +167,7 @@ impl<Ring: Fn()> Relay<'_, Ring> {
             screen.passed(last);
         }
         drop(screen);
-        (self.ring)();
+        (self.ring)(false);
         Ok(())
     }
 

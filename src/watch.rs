@@ -108,7 +108,7 @@ impl<'a> Watch<'a> {
             let relay = Relay {
                 run: &shared_too.run,
                 terminal: shares.then_some(&*shared_too.screen),
-                ring: || bell_end.ring(),
+                ring: |urgent| bell_end.ring(urgent),
                 ends_at_trip,
                 enough: &enough_too,
                 can_be_stopped,
@@ -157,8 +157,6 @@ impl<'a> Watch<'a> {
         };
         let mut news = News { reader_gone: reader_gone && stdout_too && listening, ..News::default() };
         if bell && listening {
-            // The bell is made ready before the run is looked at, so that no news is missed.
-            self.rung.store(false, Ordering::SeqCst);
             self.redraw.wanted = true;
             if matches!(self.bell.read(&mut [0]), Ok(0)) {
                 news.end = self.relay.take().map(|relay| self.ended(relay));
@@ -169,8 +167,14 @@ impl<'a> Watch<'a> {
             news.signals = others;
             self.redraw.wanted |= !Vec::is_empty(&redraw);
         }
+        let is_due = self.redraw.is_due();
+        if is_due {
+            // Further news had not to be told since the bell rang. It rings again from before the
+            // run is looked at, so that none is missed.
+            self.rung.store(false, Ordering::SeqCst);
+        }
         self.keep_account();
-        if self.redraw.is_due() {
+        if is_due {
             let behind = draw(&self.shared);
             self.redraw = Redraw { wanted: behind, last: Some(Instant::now()), behind };
         }
@@ -184,6 +188,7 @@ impl<'a> Watch<'a> {
         if account.due().is_none_or(|due| due > Instant::now()) {
             return;
         }
+        self.rung.store(false, Ordering::SeqCst);
         let (changed, words) = account.step(&self.shared.run);
         if let Some(words) = words {
             self.shared.say(&words);
@@ -206,15 +211,16 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Wakes the watch; one byte waits in the pipe at most. The pipe's end tells the relay's.
+/// Wakes the watch: for news once until it is about to look at the run, for what is urgent at once.
+/// The pipe's end tells the relay's.
 struct Bell {
     pipe: PipeWriter,
     rung: Arc<AtomicBool>,
 }
 
 impl Bell {
-    fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
+    fn ring(&self, urgent: bool) {
+        if !self.rung.swap(true, Ordering::SeqCst) || urgent {
             let _ = (&self.pipe).write(&[1]);
         }
     }
