@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr2};
 use serde::de::{IgnoredAny, Visitor};
 
 use crate::usage::{Field, Line, Place, Scalar, Step, WANTED_MAX};
@@ -211,38 +211,35 @@ impl Scanner {
 
     /// Inside a text: to its end, to the newline that breaks it, or to the end of the bytes.
     fn text(&mut self, bytes: &[u8], kept: bool) -> usize {
-        let mut at = usize::from(std::mem::take(&mut self.escape));
-        loop {
-            let Some(next) = memchr3(b'"', b'\\', b'\n', &bytes[at..]) else {
-                at = bytes.len();
-                break;
-            };
-            at += next;
-            match (bytes[at], bytes.get(at + 1)) {
-                (b'"', _) => {
-                    self.keep(&bytes[..at], kept);
-                    self.state = self.end_text();
-                    return at + 1;
-                }
-                (b'\\', after) => {
-                    self.escaped = true;
-                    if matches!(after, None | Some(b'\n')) {
-                        self.escape = true;
-                        at += 1;
-                        break;
-                    }
-                    at += 2;
-                }
-                _ => break,
+        let start = usize::from(std::mem::take(&mut self.escape));
+        let mut from = start;
+        let end = loop {
+            match memchr2(b'"', b'\n', &bytes[from..]).map(|next| from + next) {
+                Some(quote) if bytes[quote] == b'"' && ends_in_escape(&bytes[start..quote]) => from = quote + 1,
+                end => break end,
+            }
+        };
+        let text = &bytes[..end.unwrap_or(bytes.len())];
+        if kept {
+            self.escaped |= memchr(b'\\', text).is_some();
+            self.keep(text);
+        }
+        match end {
+            Some(quote) if bytes[quote] == b'"' => {
+                self.state = self.end_text();
+                quote + 1
+            }
+            Some(newline) => newline,
+            None => {
+                self.escape = ends_in_escape(&bytes[start..]);
+                bytes.len()
             }
         }
-        self.keep(&bytes[..at], kept);
-        at
     }
 
-    fn keep(&mut self, bytes: &[u8], kept: bool) {
+    fn keep(&mut self, bytes: &[u8]) {
         // One byte over the limit is kept, so that its excess is known.
-        if kept && self.text.len() <= WANTED_MAX {
+        if self.text.len() <= WANTED_MAX {
             let room = WANTED_MAX + 1 - self.text.len();
             self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
@@ -277,11 +274,13 @@ impl Scanner {
         let ends = |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n');
         let end = bytes.iter().position(ends);
         let part = &bytes[..end.unwrap_or(bytes.len())];
-        self.keep(part, field.is_some());
-        if end.is_some() {
-            if let Some(field) = field {
+        if let Some(field) = field {
+            self.keep(part);
+            if end.is_some() {
                 self.line.put(field, read_scalar(&self.text));
             }
+        }
+        if end.is_some() {
             self.state = State::AfterValue;
         }
         part.len()
@@ -318,6 +317,11 @@ impl Scanner {
 pub struct Scanned<'a> {
     /// What it said, where its outermost value was an object that was closed.
     pub line: Option<&'a Line>,
+}
+
+/// Whether a backslash at the end of a text escapes what follows: one that is not escaped itself.
+fn ends_in_escape(text: &[u8]) -> bool {
+    text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 /// The characters of a JSON text between its quotes, or `None` where it is too long to be wanted.
