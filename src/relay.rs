@@ -9,14 +9,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
 use crate::run::{Run, lock};
 use crate::screen::Screen;
 
-/// What one read takes at most, in bytes: as much as a widened pipe holds.
-const BUFFER: usize = WIDE;
+/// What one read takes at most, in bytes: what a processor's nearer cache holds beside two pipes.
+const BUFFER: usize = 256 * 1024;
 
 /// A read of so many bytes has emptied a pipe that was full, as Linux makes them.
 const FULL: usize = 64 * 1024;
@@ -119,7 +120,7 @@ impl<Ring: Fn(bool)> Relay<'_, Ring> {
                 widen(&input);
                 widen(&output);
             }
-            if let Some(end) = self.pass(bytes, &output) {
+            if let Some(end) = self.pass(bytes, &input, &output) {
                 return end;
             }
         }
@@ -137,7 +138,7 @@ impl<Ring: Fn(bool)> Relay<'_, Ring> {
     }
 
     /// Takes in and writes what a read gave; returns how the relay ends, if it does.
-    fn pass(&self, mut bytes: &[u8], output: impl AsFd) -> Option<End> {
+    fn pass(&self, mut bytes: &[u8], input: impl AsFd, output: impl AsFd) -> Option<End> {
         while !bytes.is_empty() {
             let fed = lock(self.run).feed(bytes);
             // Whoever is to be stopped must be stopped even if the output blocks now.
@@ -145,12 +146,16 @@ impl<Ring: Fn(bool)> Relay<'_, Ring> {
                 (self.ring)(fed.tripped);
             }
             let (taken, rest) = bytes.split_at(fed.taken);
+            let trips = fed.tripped && self.ends_at_trip;
+            if trips {
+                give_back(&input, rest.len());
+            }
             match self.forward(taken, &output) {
                 Ok(()) => {}
                 Err(Errno::PIPE) => return Some(End::ReaderGone),
                 Err(error) => return Some(End::Unwritable(error)),
             }
-            if fed.tripped && self.ends_at_trip {
+            if trips {
                 return Some(End::Trip);
             }
             bytes = rest;
@@ -188,6 +193,14 @@ impl<Ring: Fn(bool)> Relay<'_, Ring> {
                 result => return result,
             }
         }
+    }
+}
+
+/// Leaves a file where the bytes that were not taken begin, for whoever reads on. What is no file
+/// has nothing to go back to.
+fn give_back(input: impl AsFd, count: usize) {
+    if let Ok(count @ 1..) = i64::try_from(count) {
+        let _ = seek(input, SeekFrom::Current(-count));
     }
 }
 

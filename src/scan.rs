@@ -192,8 +192,7 @@ impl Scanner {
 
     fn open(&mut self, place: Place, inside: State) -> State {
         // The key was kept as text until its value began.
-        let key = String::from_utf8_lossy(&self.text);
-        self.line.open(place, &key);
+        self.line.open(place, &lossy(&self.text));
         self.path.push(place);
         inside
     }
@@ -331,12 +330,17 @@ fn decode(raw: &[u8], escaped: bool) -> Option<Cow<'_, str>> {
         return None;
     }
     if !escaped {
-        return Some(String::from_utf8_lossy(raw));
+        return Some(lossy(raw));
     }
     let quoted = [b"\"", raw, b"\""].concat();
     let mut json = serde_json::Deserializer::from_slice(&quoted);
     let bytes = serde::Deserializer::deserialize_bytes(&mut json, Bytes).unwrap_or_else(|_| raw.to_vec());
     Some(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// [`String::from_utf8_lossy`], which is slow where nothing is to be replaced.
+fn lossy(text: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
 
 /// Takes a JSON text as bytes, for which `serde_json` allows lone surrogates and bad UTF-8.

@@ -4,12 +4,14 @@
 mod harness;
 
 use std::fs::File;
-use std::io::{Read, Write, pipe};
+use std::io::{Read, Seek, Write, pipe};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use harness::{Ran, all_of, assistant, budget_tee, bytes, finish, kill, read_until, run, summary, terminal};
 use rustix::fs::OFlags;
+use rustix::io::ioctl_fionread;
 use rustix::process::Signal;
 
 /// Passes 5000 tokens in its third line.
@@ -42,6 +44,22 @@ fn block_forwards_through_the_line_that_trips_and_nothing_after() {
         assert_eq!(output.stdout, lines(&input, 3).as_bytes());
         let err = String::from_utf8_lossy(&output.stderr);
         assert!(err.contains("overall budget exceeded: ≥ 5,001 of 5,000 tokens used, 101 %"), "{err}");
+    }
+}
+
+#[test]
+fn a_file_is_left_where_what_was_not_forwarded_begins() {
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(stream().as_bytes()).expect("written");
+    for (args, forwarded) in [
+        (["-q", "-l", "5000", "-m", "block"], lines(&stream(), 3)),
+        (["-q", "-l", "0", "-m", "block"], lines(&stream(), 1)),
+        (["-q", "-l", "5000", "-m", "warn"], &stream()),
+    ] {
+        file.rewind().expect("at its start");
+        let output = budget_tee(&args).stdin(file.try_clone().expect("a copy")).output().expect("runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), forwarded);
+        assert_eq!(file.stream_position().expect("told"), forwarded.len() as u64);
     }
 }
 
@@ -252,6 +270,46 @@ fn a_small_pipe_and_a_slow_reader_get_every_byte() {
     }
     sender.join().expect("joins").expect("written");
     assert!(got == sent);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+/// The pipes of a reader that is slower than the writer hold more once that has gone on for a
+/// while; those of a stream that comes as it is made never do.
+#[test]
+fn pipes_are_widened_once_they_stay_full() {
+    const FULL: u64 = 64 * 1024;
+    let (reader, mut writer) = pipe().expect("a pipe");
+    let (out_reader, out_writer) = pipe().expect("a pipe");
+    rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).expect("set");
+    let mut child = budget_tee(&["-q"])
+        .stdin(reader.try_clone().expect("a copy"))
+        .stdout(out_writer.try_clone().expect("a copy"))
+        .spawn()
+        .expect("starts");
+    let sizes = || [reader.as_fd(), out_reader.as_fd()].map(|fd| rustix::pipe::fcntl_getpipe_size(fd).expect("told"));
+    let small = sizes();
+    let block = vec![b'\n'; 64 * 1024];
+    let (mut sent, mut got) = (0, 0);
+    for _ in 0..6 {
+        // Both pipes are full, and as much is on its way from one to the other.
+        while sent - got < 3 * FULL || [&reader, &out_reader].iter().any(|fd| ioctl_fionread(fd).expect("told") < FULL)
+        {
+            sent += writer.write(&block).unwrap_or_default() as u64;
+            std::thread::yield_now();
+        }
+        assert_eq!(sizes(), small);
+        (&out_reader).read_exact(&mut vec![0; 64 * 1024]).expect("as much as was sent");
+        got += FULL;
+    }
+    while sizes() == small {
+        sent += writer.write(&block).unwrap_or_default() as u64;
+        std::thread::yield_now();
+    }
+    assert_eq!(sizes(), [1024 * 1024; 2]);
+    drop((writer, reader, out_writer));
+    let mut rest = Vec::new();
+    (&out_reader).read_to_end(&mut rest).expect("the rest");
+    assert_eq!(got + rest.len() as u64, sent);
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
 

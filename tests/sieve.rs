@@ -88,7 +88,8 @@ fn line((kind, (session, id, parent), parts, count, escapes, padding): Choices) 
     let mut fields = Vec::new();
     match kind {
         0 => fields.push(format!("\"type\":\"assistant\",{}:{message}", key("message"))),
-        1 => fields.push(format!("\"type\":\"user\",\"message\":{message},\"tool_use_result\":{{\"agentId\":\"a\",{usage}}}")),
+        1 => fields
+            .push(format!("\"type\":\"user\",\"message\":{message},\"tool_use_result\":{{\"agentId\":\"a\",{usage}}}")),
         2 => fields.push(format!("\"type\":{}", key("result"))),
         3 => fields.push(format!(
             "\"type\":\"stream_event\",\"event\":{{\"type\":{},\"message\":{message}}}",
@@ -102,7 +103,9 @@ fn line((kind, (session, id, parent), parts, count, escapes, padding): Choices) 
         )),
         6 => fields.push(format!("\"type\":\"system\",\"subtype\":{}", key("compact_boundary"))),
         7 => fields.push(format!("\"type\":{}", key("conversation_reset"))),
-        _ => fields.push(format!("\"type\":\"stream_event\",\"event\":{{\"type\":\"content_block_delta\",\"delta\":\"{text}\"}}")),
+        _ => fields.push(format!(
+            "\"type\":\"stream_event\",\"event\":{{\"type\":\"content_block_delta\",\"delta\":\"{text}\"}}"
+        )),
     }
     if has(1) {
         fields.push(format!("{}:true", key("aborted")));
