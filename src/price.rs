@@ -6,6 +6,7 @@
 //! nano-dollars a token, which three decimals a million come to exactly; a message is rounded up
 //! to whole micro-dollars once.
 
+use std::cell::OnceCell;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -103,9 +104,12 @@ struct Row {
 }
 
 /// The prices that hold; without any, nothing costs anything.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Prices {
-    rows: Vec<Row>,
+    /// The rows, read when the first price is asked for: many a run is over before.
+    rows: OnceCell<Vec<Row>>,
+    more: Vec<Row>,
+    today: String,
     unpriced: Unpriced,
 }
 
@@ -127,6 +131,17 @@ impl fmt::Display for BadRow {
     }
 }
 
+impl Default for Prices {
+    fn default() -> Self {
+        Prices {
+            rows: OnceCell::from(Vec::new()),
+            more: Vec::new(),
+            today: String::new(),
+            unpriced: Unpriced::default(),
+        }
+    }
+}
+
 impl Prices {
     /// The built-in prices as they hold on `today` (`YYYY-MM-DD`), with the rows of `more`, a table
     /// in JSON, in place of those of the same models.
@@ -134,21 +149,25 @@ impl Prices {
     /// # Errors
     /// Where `more` is no such table; the error names row and field.
     pub fn new(more: Option<&str>, today: &str, unpriced: Unpriced) -> Result<Self, BadRow> {
-        let mut rows = read_table(TABLE)?;
-        if let Some(more) = more {
-            let more = read_table(more)?;
-            rows.retain(|row| more.iter().all(|new| new.model != row.model));
-            rows.extend(more);
-        }
-        // Of rows that are the same but for their day, the last that has begun holds.
-        rows.retain(|row| row.from.as_str() <= today);
-        rows.sort_by(|a, b| a.from.cmp(&b.from));
-        let mut held: Vec<Row> = Vec::new();
-        for row in rows {
-            held.retain(|old| (&old.model, old.above) != (&row.model, row.above));
-            held.push(row);
-        }
-        Ok(Prices { rows: held, unpriced })
+        let more = more.map_or(Ok(Vec::new()), read_table)?;
+        Ok(Prices { rows: OnceCell::new(), more, today: today.to_owned(), unpriced })
+    }
+
+    fn rows(&self) -> &[Row] {
+        self.rows.get_or_init(|| {
+            let mut rows = read_table(TABLE).unwrap_or_default();
+            rows.retain(|row| self.more.iter().all(|new| new.model != row.model));
+            rows.extend_from_slice(&self.more);
+            // Of rows that are the same but for their day, the last that has begun holds.
+            rows.retain(|row| row.from <= self.today);
+            rows.sort_by(|a, b| a.from.cmp(&b.from));
+            let mut held: Vec<Row> = Vec::new();
+            for row in rows {
+                held.retain(|old| (&old.model, old.above) != (&row.model, row.above));
+                held.push(row);
+            }
+            held
+        })
     }
 
     /// What a bill of `model` costs in micro-dollars; and whether the model has a price.
@@ -158,11 +177,11 @@ impl Prices {
         if let Some(rates) = self.rates(model, prompt) {
             return (rates.cost(bill), true);
         }
-        if self.rows.is_empty() {
+        if self.rows().is_empty() {
             return (0, true);
         }
         let instead = match &self.unpriced {
-            Unpriced::Dearest | Unpriced::Refuse => self.rows.iter().map(|row| row.rates).max_by_key(Rates::weight),
+            Unpriced::Dearest | Unpriced::Refuse => self.rows().iter().map(|row| row.rates).max_by_key(Rates::weight),
             Unpriced::Zero => None,
             Unpriced::As(other) => self.rates(other, prompt),
         };
@@ -183,7 +202,7 @@ impl Prices {
 
     fn rates(&self, model: &str, prompt: u64) -> Option<Rates> {
         let model = normal(model);
-        let rows = self.rows.iter().filter(|row| row.model == model && (row.above == 0 || prompt > row.above));
+        let rows = self.rows().iter().filter(|row| row.model == model && (row.above == 0 || prompt > row.above));
         rows.max_by_key(|row| row.above).map(|row| row.rates)
     }
 }
@@ -389,6 +408,11 @@ mod tests {
             let error = prices(Some(table), "2026-11-24").err().unwrap_or_default();
             assert!(error.starts_with(says), "{error} for {table}");
         }
+    }
+
+    #[test]
+    fn the_built_in_table_can_be_read() {
+        assert!(read_table(TABLE).is_ok_and(|rows| rows.len() > 10));
     }
 
     #[test]
