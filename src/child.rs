@@ -31,7 +31,8 @@ pub struct Child {
     shares_group: bool,
     /// Readable once the child has ended, also where CHLD is blocked.
     pidfd: Option<OwnedFd>,
-    /// Descendants that budget-tee had before, from the process that it was before exec.
+    /// Descendants that are not the command's: those of the process that budget-tee was before exec,
+    /// and its own.
     strangers: Vec<Process>,
     /// Nothing that was started here is left.
     alone: bool,
@@ -108,8 +109,10 @@ impl Child {
         }
     }
 
-    /// Collects every process that has ended, also those that were only left to budget-tee.
-    pub fn reap(&mut self) {
+    /// Collects every process that has ended, also those that were only left to budget-tee. Returns
+    /// those other than the child.
+    pub fn reap(&mut self) -> Vec<(Pid, WaitStatus)> {
+        let mut others = Vec::new();
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
@@ -118,18 +121,27 @@ impl Child {
                         self.pid = None;
                         self.pidfd = None;
                         self.status = Some(status);
+                    } else {
+                        others.push((pid, status));
                     }
                 }
                 Err(Errno::INTR) => {}
                 Err(_) => {
                     self.alone = true;
-                    return;
+                    return others;
                 }
                 Ok(None) => {
                     self.alone = self.pid.is_none() && !self.strangers.is_empty() && self.tree().is_empty();
-                    return;
+                    return others;
                 }
             }
+        }
+    }
+
+    /// Leaves a process out of all that follows: it is budget-tee's own and no part of the command.
+    pub fn leave_out(&mut self, pid: Pid) {
+        if self.strangers.iter().all(|stranger| stranger.pid != pid) {
+            self.strangers.extend(Process::read(pid));
         }
     }
 

@@ -2,27 +2,28 @@
 //!
 //! Whatever is wrong with them is found here, before anything is read, written or started.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt::Display;
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, ValueHint};
 use rustix::process::Signal;
 
 use crate::amount::{Amount, Span, Unit};
 use crate::budget::{Budget, Budgets, Estimate, Mode};
 use crate::config;
+use crate::early::{self, Early, cannot_write};
 use crate::exit::Exit;
+use crate::hook::{Commands, Hooks};
 use crate::price::{self, Prices, Unpriced};
 use crate::report::{Style, clean, reason};
 use crate::run::Run;
 use crate::screen::Screen;
 use crate::spend::Classes;
-use crate::value::{ColorWhen, CommandBudget, CommandCost, Dollars, Name, Named, Percent, Window, name_of, with_form};
+use crate::value::{
+    ColorWhen, CommandBudget, CommandCost, Dollars, Name, Named, Percent, Shell, Window, name_of, one_of, with_form,
+};
 use crate::wrap::Manners;
 
 const USAGE: &str = "\
@@ -80,7 +81,7 @@ pub struct Cli {
 
     /// On excess: warn (say so, go on) or block (stop)
     #[arg(short, long, alias = "budget-enforcement-mode", value_name = "MODE", help_heading = "Budgets")]
-    #[arg(value_parser = with_form::<Mode>())]
+    #[arg(value_parser = one_of::<Mode>(&["warn", "block"]), hide_possible_values = true)]
     mode: Option<Mode>,
 
     /// Expected use, checked before the start [default: 1000]
@@ -131,7 +132,7 @@ pub struct Cli {
 
     /// A model without a price: dearest, refuse, zero or MODEL
     #[arg(long, value_name = "WHAT", help_heading = "Prices")]
-    #[arg(value_parser = with_form::<Unpriced>())]
+    #[arg(value_parser = one_of::<Unpriced>(&["dearest", "refuse", "zero"]), hide_possible_values = true)]
     unpriced: Option<Unpriced>,
 
     /// Sent first on a trip [default: TERM]
@@ -143,6 +144,24 @@ pub struct Cli {
     #[arg(short, long, value_name = "DURATION", help_heading = "Ending a command")]
     #[arg(allow_hyphen_values = true, value_parser = with_form::<Span>())]
     kill_after: Option<Span>,
+
+    /// End a command that stays after its result line
+    #[arg(long, value_name = "DURATION", help_heading = "Ending a command")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<Span>())]
+    linger: Option<Span>,
+
+    /// Run once for each budget that comes near its limit
+    #[arg(long, value_name = "COMMAND", help_heading = "Budgets", value_hint = ValueHint::CommandString)]
+    on_warn: Option<String>,
+
+    /// Run once for each budget that is exceeded
+    #[arg(long, value_name = "COMMAND", help_heading = "Budgets", value_hint = ValueHint::CommandString)]
+    on_exceed: Option<String>,
+
+    /// Print completions: bash, zsh or fish
+    #[arg(long, value_name = "SHELL", help_heading = "Output", hide_possible_values = true)]
+    #[arg(value_parser = one_of::<Shell>(&["bash", "fish", "zsh"]))]
+    completions: Option<Shell>,
 
     /// Defaults of options, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
@@ -158,7 +177,7 @@ pub struct Cli {
 
     /// Colour: auto, always or never
     #[arg(long, value_name = "WHEN", help_heading = "Output")]
-    #[arg(value_parser = with_form::<ColorWhen>())]
+    #[arg(value_parser = one_of::<ColorWhen>(&["auto", "always", "never"]), hide_possible_values = true)]
     color: Option<ColorWhen>,
 
     /// Show this help
@@ -169,24 +188,8 @@ pub struct Cli {
     #[arg(short = 'V', long, action = clap::ArgAction::Version, help_heading = "Output")]
     version: Option<bool>,
 
-    #[arg(trailing_var_arg = true, hide = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, hide = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
-}
-
-/// Something that ends budget-tee before it has begun: what to say, and how to end.
-#[derive(Debug)]
-pub struct Early {
-    /// What to say on stderr; empty for nothing.
-    pub message: String,
-    /// How to end.
-    pub exit: Exit,
-}
-
-impl Early {
-    /// Bad usage, or something that cannot be used.
-    pub fn failed(message: impl Display) -> Self {
-        Early { message: message.to_string(), exit: Exit::Failed }
-    }
 }
 
 impl Cli {
@@ -197,7 +200,13 @@ impl Cli {
     /// Where they make no sense, or where all that was asked for was the help or the version,
     /// which are then on stdout.
     pub fn from_args() -> Result<Self, Early> {
-        let mut cli = Cli::try_parse().map_err(|error| early(&error))?;
+        let mut cli = Cli::try_parse()?;
+        if let Some(Shell(shell)) = cli.completions {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut table(), "budget-tee", &mut text);
+            early::print(&text)?;
+            return Err(Early { message: String::new(), exit: Exit::Done });
+        }
         cli.gather()?;
         cli.fill_from_environment()?;
         if let Some(path) = &cli.config {
@@ -220,7 +229,7 @@ impl Cli {
         };
         let words = config::words(&text, takes_value).map_err(bad)?;
         let words = std::iter::once(OsString::from("budget-tee")).chain(words);
-        let mut file = Cli::try_parse_from(words).map_err(|error| bad(early(&error).message))?;
+        let mut file = Cli::try_parse_from(words).map_err(|error| bad(Early::from(error).message))?;
         file.gather().map_err(|early| bad(early.message))?;
         Ok(file)
     }
@@ -274,6 +283,9 @@ impl Cli {
         fill(&mut self.unpriced, other.unpriced);
         fill(&mut self.signal, other.signal);
         fill(&mut self.kill_after, other.kill_after);
+        fill(&mut self.linger, other.linger);
+        fill(&mut self.on_warn, other.on_warn);
+        fill(&mut self.on_exceed, other.on_exceed);
         fill(&mut self.summary, other.summary);
         fill(&mut self.color, other.color);
         self.status |= other.status;
@@ -365,6 +377,7 @@ impl Cli {
         Manners {
             signal: self.signal.map_or(Signal::TERM, |named| named.0),
             grace: Some(grace).filter(|grace| !grace.is_zero()),
+            linger: self.linger.map(|span| span.0).filter(|linger| !linger.is_zero()),
         }
     }
 
@@ -426,6 +439,12 @@ impl Cli {
         Screen::new(self.quiet, self.color(&std::io::stderr()), locale_is_utf8())
     }
 
+    /// The hooks that were asked for.
+    #[must_use]
+    pub fn hooks(&self) -> Hooks {
+        Hooks::new(Commands { on_warn: self.on_warn.clone(), on_exceed: self.on_exceed.clone() })
+    }
+
     fn budgets(&self, name: Option<&str>) -> Budgets {
         let overall = self.limit.iter().map(|amount| Budget::new(None, *amount, true));
         let of_commands = self.command_budget.iter().map(|CommandBudget { name: command, amount }| {
@@ -442,22 +461,6 @@ fn fill<T>(own: &mut Option<T>, other: Option<T>) {
     }
 }
 
-/// What clap's refusal, or its help, comes to.
-fn early(error: &clap::Error) -> Early {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let done = Early { message: String::new(), exit: Exit::Done };
-            print(error.to_string().as_bytes()).err().unwrap_or(done)
-        }
-        _ => {
-            let text = error.to_string();
-            let lines = text.strip_prefix("error: ").unwrap_or(&text).lines().map(clean);
-            let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
-            Early::failed(lines.join("\n"))
-        }
-    }
-}
-
 /// Refuses two amounts in one unit.
 fn once_a_unit(amounts: &[Amount], option: &str) -> Result<(), Early> {
     let twice = amounts.iter().enumerate().find(|(at, amount)| amounts[..*at].iter().any(|a| a.unit == amount.unit));
@@ -465,26 +468,6 @@ fn once_a_unit(amounts: &[Amount], option: &str) -> Result<(), Early> {
         Some((_, amount)) => Err(Early::failed(format!("{option} is given twice in {}", amount.unit))),
         None => Ok(()),
     }
-}
-
-/// Writes to stdout what was asked for instead of a run.
-///
-/// # Errors
-/// Where stdout cannot be written; a reader that went away is no reason to say anything.
-pub fn print(text: &[u8]) -> Result<(), Early> {
-    let mut stdout = std::io::stdout();
-    match stdout.write_all(text).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            Err(Early { message: String::new(), exit: Exit::ReaderGone })
-        }
-        result => result.map_err(|error| Early::failed(format!("cannot write to stdout: {}", reason(error)))),
-    }
-}
-
-/// What to say of a file that cannot be written.
-#[must_use]
-pub fn cannot_write(path: &OsStr, error: std::io::Error) -> String {
-    format!("cannot write {}: {}", clean(&path.to_string_lossy()), reason(error))
 }
 
 /// An environment variable's value; an empty one is as if unset.

@@ -16,7 +16,8 @@ use std::time::SystemTime;
 use budget_tee::account::{self, Opened};
 use budget_tee::book::Book;
 use budget_tee::budget::{Budget, Sum};
-use budget_tee::cli::{self, Cli, Early, cannot_write};
+use budget_tee::cli::Cli;
+use budget_tee::early::{self, Early, cannot_write};
 use budget_tee::exit::Exit;
 use budget_tee::ledger::Ledger;
 use budget_tee::report::{self, reason, without_number};
@@ -24,7 +25,7 @@ use budget_tee::run::{Run, lock};
 use budget_tee::screen::Screen;
 use budget_tee::status::{self, Status};
 use budget_tee::watch::{self, Shared};
-use budget_tee::{child, wrap};
+use budget_tee::{child, summary, wrap};
 
 fn main() {
     if let Some((name, error)) = child::become_command() {
@@ -64,7 +65,11 @@ fn run() -> Result<Exit, Early> {
         None => Opened { admitted: run.admit(estimate, &[]), ..Opened::default() },
     };
     let mut account = opened.account;
-    let shared = Shared { run: Arc::new(Mutex::new(run)), screen: Arc::new(Mutex::new(cli.screen())) };
+    let shared = Shared {
+        run: Arc::new(Mutex::new(run)),
+        screen: Arc::new(Mutex::new(cli.screen())),
+        hooks: Arc::new(Mutex::new(cli.hooks())),
+    };
     for words in &opened.words {
         shared.say(words);
     }
@@ -83,7 +88,7 @@ fn run() -> Result<Exit, Early> {
         exit = Exit::Tripped;
     }
     if let Some((path, mut file)) = summary {
-        let json = report::summary(&lock(&shared.run), exit, started, SystemTime::now());
+        let json = summary::summary(&lock(&shared.run), exit, started, SystemTime::now());
         if let Err(error) = json.map_err(std::io::Error::from).and_then(|json| file.write_all(&json)) {
             shared.say(&cannot_write(path.as_os_str(), error));
             exit = if matches!(exit, Exit::Done | Exit::Child(0)) { Exit::Failed } else { exit };
@@ -110,7 +115,7 @@ fn status(cli: &Cli, mut run: Run, path: &Path, json: bool) -> Result<Exit, Earl
     } else {
         status::text(&status, &title, cli.stdout_style()).into_bytes()
     };
-    cli::print(&text)?;
+    early::print(&text)?;
     let exceeded = run.budgets.all().iter().any(Budget::is_exceeded);
     Ok(if exceeded { Exit::Tripped } else { Exit::Done })
 }

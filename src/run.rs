@@ -48,6 +48,10 @@ pub struct Run {
     pub bytes: u64,
     sieve: Sieve,
     notices: Vec<Notice>,
+    /// What hooks have yet to be run for.
+    alarms: Vec<(Cause, Budget)>,
+    /// The last line that counts was a result: the turn is over.
+    rests: bool,
     tripped: bool,
     /// Others have exceeded a budget: it trips at the next end of a line.
     trip_waits: bool,
@@ -88,8 +92,10 @@ impl Run {
             let bound = self.meter.is_lower_bound();
             let Some(scanned) = self.sieve.next_line(&mut chunk) else { break };
             let changed = record(&mut self.meter, &scanned);
+            let rests = scanned.line.map_or(self.rests, |line| line.kind.get() == Some("result"));
             // A result line may only confirm what was counted.
-            fed.news |= bound != self.meter.is_lower_bound();
+            fed.news |= bound != self.meter.is_lower_bound() || rests != self.rests;
+            self.rests = rests;
             self.judge(changed, &mut fed);
         }
         fed.taken = chunk.taken();
@@ -158,6 +164,17 @@ impl Run {
         Used { overall: of(self.shared.overall), command: of(self.shared.command) }
     }
 
+    /// The budgets that have come near their limit or exceeded it since the last call.
+    pub fn alarms(&mut self) -> Vec<(Cause, Budget)> {
+        std::mem::take(&mut self.alarms)
+    }
+
+    /// Whether a result line has ended the turn, and no message of another has come.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        self.rests
+    }
+
     /// What is to be said since the last call.
     pub fn notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
@@ -205,6 +222,7 @@ impl Run {
             fed.tripped |= cause == Cause::Exceeded && self.mode == Mode::Block;
             self.tripped |= fed.tripped;
             let is_bound = self.meter.is_lower_bound();
+            self.alarms.push((cause, budget.clone()));
             self.say(Notice::Budget(cause, budget, is_bound));
         }
     }

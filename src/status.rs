@@ -8,8 +8,9 @@ use serde::Serialize;
 use crate::amount::{Unit, exact, human, in_full, micro};
 use crate::book::{Book, OpenRun, PACE_OVER};
 use crate::budget::{Budget, Budgets, Sum};
-use crate::report::{BudgetFacts, Style, budget_lines, classes_line, label, model_lines};
+use crate::report::{Style, budget_lines, classes_line, label, model_lines};
 use crate::spend::{Classes, Spend};
+use crate::summary::BudgetFacts;
 
 /// A ledger's state, as far as a report needs it. Spans are in seconds.
 #[derive(Debug)]

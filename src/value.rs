@@ -2,12 +2,14 @@
 //!
 //! An error of theirs says what form is wanted; the command line adds the option and the text.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::marker::PhantomData;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValue, TypedValueParser};
+use clap::{Arg, Command};
 use rustix::process::Signal;
 
 use crate::amount::{Amount, Span};
@@ -130,6 +132,23 @@ impl FromStr for Named {
     }
 }
 
+/// A shell that completions can be had for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shell(pub(crate) clap_complete::Shell);
+
+impl FromStr for Shell {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "bash" => Ok(Shell(clap_complete::Shell::Bash)),
+            "fish" => Ok(Shell(clap_complete::Shell::Fish)),
+            "zsh" => Ok(Shell(clap_complete::Shell::Zsh)),
+            _ => Err("want bash, zsh or fish".to_owned()),
+        }
+    }
+}
+
 /// When to colour.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ColorWhen {
@@ -157,6 +176,33 @@ where
     T: FromStr<Err = String> + Clone + Send + Sync + 'static,
 {
     OsStringValueParser::new().try_map(|text| text.to_str().ok_or_else(|| "want UTF-8".to_owned())?.parse::<T>())
+}
+
+/// As [`with_form`], for one of some `words`, which shells can complete.
+#[derive(Clone)]
+pub(crate) struct OneOf<T> {
+    words: &'static [&'static str],
+    value: PhantomData<fn() -> T>,
+}
+
+/// A value that is one of `words`.
+pub(crate) fn one_of<T>(words: &'static [&'static str]) -> OneOf<T> {
+    OneOf { words, value: PhantomData }
+}
+
+impl<T> TypedValueParser for OneOf<T>
+where
+    T: FromStr<Err = String> + Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        with_form().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.words.iter().map(PossibleValue::new)))
+    }
 }
 
 /// The name of a command; any text is one.

@@ -16,6 +16,7 @@ use rustix::stdio::{dup2_stdout, stdin, stdout};
 
 use crate::account::Account;
 use crate::exit::Exit;
+use crate::hook::Hooks;
 use crate::relay::{End, Enough, Relay};
 use crate::report::{self, Frame};
 use crate::run::{Run, lock};
@@ -35,6 +36,8 @@ pub struct Shared {
     pub run: Arc<Mutex<Run>>,
     /// Stderr.
     pub screen: Arc<Mutex<Screen>>,
+    /// What is run when a budget runs out.
+    pub hooks: Arc<Mutex<Hooks>>,
 }
 
 /// Forwards stdin to stdout until the stream ends, a budget trips, or a signal comes.
@@ -174,6 +177,7 @@ impl<'a> Watch<'a> {
             self.rung.store(false, Ordering::SeqCst);
         }
         self.keep_account();
+        self.shared.run_hooks();
         if is_due {
             let behind = draw(&self.shared);
             self.redraw = Redraw { wanted: behind, last: Some(Instant::now()), behind };
@@ -267,6 +271,16 @@ impl Shared {
         }
     }
 
+    /// Runs hooks where a budget has called for it, and collects those that have ended.
+    fn run_hooks(&self) {
+        let mut hooks = lock(&self.hooks);
+        let mut words: Vec<_> =
+            lock(&self.run).alarms().iter().filter_map(|(cause, budget)| hooks.run(*cause, budget)).collect();
+        words.extend(hooks.collect());
+        drop(hooks);
+        words.iter().for_each(|words| self.say(words));
+    }
+
     /// The screen, unless the relay holds it: it does while it writes to the same terminal, which
     /// may have stopped taking text.
     fn free_screen(&self) -> Option<MutexGuard<'_, Screen>> {
@@ -294,8 +308,15 @@ fn draw(shared: &Shared) -> bool {
     screen.is_behind()
 }
 
-/// The last words: what is still to be said, and the report.
+/// The last words: what is still to be said, the report, and what became of the last hooks.
 pub fn finish(shared: &Shared, exit: Exit) {
+    shared.run_hooks();
+    report(shared, exit);
+    let words = lock(&shared.hooks).finish();
+    words.iter().for_each(|words| shared.say(words));
+}
+
+fn report(shared: &Shared, exit: Exit) {
     let Some(mut screen) = shared.free_screen() else { return };
     let mut run = lock(&shared.run);
     let style = screen.style();

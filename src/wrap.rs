@@ -38,6 +38,8 @@ pub struct Manners {
     pub signal: Signal,
     /// How long each next step waits for the one before; `None` never takes one.
     pub grace: Option<Duration>,
+    /// How long it may stay after its result line; `None` for ever.
+    pub linger: Option<Duration>,
 }
 
 /// Why the command is being ended.
@@ -46,6 +48,8 @@ enum Cause {
     Trip,
     ReaderGone,
     Unwritable,
+    /// It has done its work and does not go.
+    Lingers,
     /// budget-tee was told to end.
     Told,
 }
@@ -94,7 +98,8 @@ pub fn wrap<'a>(
     let (child, output) = Child::start(command, shares_group)?;
     match Watch::start(shared.clone(), account, signals, output, false) {
         Ok(watch) => {
-            Wrap { shared, watch, child, manners, ending: None, end: None, drain: Drain::Not, told: None }.run()
+            Wrap { shared, watch, child, manners, ending: None, end: None, drain: Drain::Not, rests: None, told: None }
+                .run()
         }
         Err(error) => {
             child.signal_tree(Signal::KILL);
@@ -112,6 +117,8 @@ struct Wrap<'a> {
     /// How the relay ended.
     end: Option<End>,
     drain: Drain,
+    /// Since when its turn has been over.
+    rests: Option<Instant>,
     /// A signal that ends budget-tee itself: the command has ended before.
     told: Option<i32>,
 }
@@ -132,7 +139,8 @@ impl Wrap<'_> {
                 Drain::Until(due) => Some(due),
                 Drain::Not | Drain::Over => None,
             };
-            let due = self.ending.and_then(|ending| ending.due).into_iter().chain(drain).min();
+            let linger = self.lingers_until();
+            let due = self.ending.and_then(|ending| ending.due).into_iter().chain(drain).chain(linger).min();
             let time = due.map(|due| due.saturating_duration_since(Instant::now()));
             // A terminal that is closed sends HUP, which is a reason of its own.
             let ask = self.ending.is_none() && !isatty(stdout());
@@ -143,12 +151,21 @@ impl Wrap<'_> {
                     return Err(error);
                 }
             };
-            self.child.reap();
+            self.reap();
             for signal in news.signals {
                 self.signalled(signal);
             }
-            if lock(&self.shared.run).tripped() {
+            let (tripped, rests) = {
+                let run = lock(&self.shared.run);
+                (run.tripped(), run.rests())
+            };
+            if tripped {
                 self.end_for(Cause::Trip);
+            }
+            self.rests = rests.then(|| self.rests.unwrap_or_else(Instant::now));
+            if self.lingers_until().is_some_and(|due| due <= Instant::now()) {
+                self.shared.say("the command has not ended after its result line; ending it (--linger)");
+                self.end_for(Cause::Lingers);
             }
             match news.end {
                 Some(End::Unwritable(_) | End::Unreadable(_)) => self.end_for(Cause::Unwritable),
@@ -161,6 +178,22 @@ impl Wrap<'_> {
                 return Ok(exit);
             }
         }
+    }
+
+    /// When the command has stayed too long after its result line; `None` where that is no matter.
+    fn lingers_until(&self) -> Option<Instant> {
+        let stays = self.ending.is_none() && self.child.status().is_none();
+        self.manners.linger.zip(self.rests).filter(|_| stays).map(|(linger, since)| since + linger)
+    }
+
+    /// Collects what has ended: of the command, and of the hooks, which are no part of it.
+    fn reap(&mut self) {
+        let mut hooks = lock(&self.shared.hooks);
+        hooks.pids().for_each(|pid| self.child.leave_out(pid));
+        let others = self.child.reap();
+        let words: Vec<_> = others.into_iter().filter_map(|(pid, status)| hooks.ended(pid, status)).collect();
+        drop(hooks);
+        words.iter().for_each(|words| self.shared.say(words));
     }
 
     /// A signal came to budget-tee: it reaches the child once, unless the terminal has already
@@ -250,11 +283,14 @@ impl Wrap<'_> {
             Some(Cause::Trip) => return Exit::Tripped,
             Some(Cause::ReaderGone) => return Exit::ReaderGone,
             Some(Cause::Unwritable) => return Exit::Failed,
-            Some(Cause::Told) | None if lock(&self.shared.run).tripped() => return Exit::Tripped,
-            Some(Cause::Told) | None => {}
+            _ if lock(&self.shared.run).tripped() => return Exit::Tripped,
+            Some(Cause::Told | Cause::Lingers) | None => {}
         }
         let ended = self.child.status().map(|status| (status.exit_status(), status.terminating_signal()));
+        let lingered = self.ending.is_some_and(|ending| ending.cause == Cause::Lingers);
         match (self.told, ended) {
+            // Its work was done; that it had to be told to go is no failure of it.
+            (None, Some((Some(143), _) | (None, Some(_))) | None) if lingered => Exit::Child(0),
             (Some(signal), _) | (None, Some((_, Some(signal)))) => Exit::Signal(signal),
             (None, Some((code, None))) => Exit::Child(code.unwrap_or_default()),
             // It was killed, and not even that has ended it.

@@ -65,6 +65,17 @@ fn every_exit_code_stands_in_manual_readme_and_help() {
 }
 
 #[test]
+fn completions_are_for_every_shell_and_know_every_option() {
+    for (shell, form) in [("bash", "--linger"), ("zsh", "'--linger=["), ("fish", "-l linger ")] {
+        let ran = run(&["--completions", shell], b"");
+        let text = String::from_utf8_lossy(&ran.out);
+        assert!(ran.code() == Some(0) && text.contains(form), "{shell}: {text}");
+        assert!(text.contains("warn") && text.contains("block"), "{shell}: {text}");
+    }
+    assert_eq!(run(&["--completions", "tcsh"], b"").code(), Some(125));
+}
+
+#[test]
 fn the_help_fits_80_columns_and_has_examples() {
     let help = String::from_utf8(run(&["--help"], b"").out).expect("UTF-8");
     for line in help.lines() {
@@ -146,13 +157,13 @@ fn the_readme_shows_what_the_sample_shows() {
 #[test]
 fn only_the_owner_of_a_device_mentions_it() {
     for (word, owners) in [
-        ("stderr()", &["screen.rs", "cli.rs"][..]), // The command line asks whether it takes colours.
+        ("stderr()", &["screen.rs", "cli.rs", "hook.rs"][..]), // The command line asks whether it takes colours.
         ("kill_process", &["child.rs"]),
         ("pidfd_send_signal", &["child.rs"]),
         ("dup2_stdout", &["watch.rs"]),
         ("stdin()", &["main.rs", "watch.rs"]),
-        ("stdout()", &["cli.rs", "screen.rs", "watch.rs", "wrap.rs"]), // Help and status go there instead of a stream.
-        ("env::var", &["cli.rs", "screen.rs"]),                        // The screen asks what kind of terminal it is.
+        ("stdout()", &["cli.rs", "early.rs", "screen.rs", "watch.rs", "wrap.rs"]), // Help and status go there instead of a stream.
+        ("env::var", &["cli.rs", "screen.rs"]), // The screen asks what kind of terminal it is.
         ("SystemTime::now", &["main.rs", "account.rs"]),
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -559,3 +559,28 @@ fn as_the_first_process_of_a_container_it_reaps_passes_on_and_ends() {
     assert_eq!(child.wait().expect("ends").code(), Some(6));
     assert_eq!(container("kill -TERM $$").status().expect("runs").code(), Some(143));
 }
+
+/// A result line, as a shell writes it.
+const RESULT: &str = "echo '{\"type\":\"result\",\"session_id\":\"s\",\"usage\":{\"input_tokens\":1}}'";
+
+#[test]
+fn a_command_that_stays_after_its_result_line_is_ended_where_that_is_wanted() {
+    let ran = wrapped(&["-q", "--linger", "0.1s"], &format!("{RESULT}; exec sleep 60"));
+    assert_eq!(ran.code(), Some(0), "{}", ran.err);
+    assert!(ran.err.contains("has not ended after its result line"), "{}", ran.err);
+    // One with an exit code of its own keeps it.
+    let script = format!("trap 'exit 7' TERM; {RESULT}; while :; do sleep 0.01; done");
+    assert_eq!(wrapped(&["-q", "--linger", "0.1s"], &script).code(), Some(7));
+    // What it started goes with it, and what does not end is killed.
+    let script = format!("trap '' TERM; {RESULT}; while :; do sleep 60; done");
+    assert_eq!(wrapped(&["-q", "--linger", "0.1s", "-k", "0.1s"], &script).code(), Some(0));
+}
+
+#[test]
+fn a_command_that_goes_on_after_a_result_line_is_left_alone() {
+    let next = format!("echo '{}'", assistant("a", 1).trim_end());
+    let ran = wrapped(&["-q", "--linger", "0.1s"], &format!("{RESULT}; {next}; sleep 0.5; exit 5"));
+    assert_eq!((ran.code(), ran.err.as_str()), (Some(5), ""));
+    let ran = wrapped(&["-q", "--linger", "60s"], &format!("{RESULT}; exit 6"));
+    assert_eq!((ran.code(), ran.err.as_str()), (Some(6), ""));
+}

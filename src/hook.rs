@@ -1,0 +1,115 @@
+//! Hooks: the commands of `--on-warn` and `--on-exceed`, once for each budget.
+//!
+//! A hook is run by the shell beside the stream, which never waits for it: it reads nothing, and
+//! what it prints goes to stderr. It knows the budget by its environment. That it failed is said.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+
+use crate::amount::{Unit, micro};
+use crate::budget::{Budget, Cause};
+use crate::report::reason;
+
+/// How long a hook may take when everything else has ended, and how often it is looked at then.
+const LAST: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The commands, as options gave them.
+#[derive(Clone, Debug, Default)]
+pub struct Commands {
+    /// Run when a budget passes the share that `--warn-at` names.
+    pub on_warn: Option<String>,
+    /// Run when a budget is exceeded.
+    pub on_exceed: Option<String>,
+}
+
+/// The hooks of a run.
+#[derive(Debug, Default)]
+pub struct Hooks {
+    commands: Commands,
+    running: Vec<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    option: &'static str,
+    pid: Pid,
+}
+
+impl Hooks {
+    /// Hooks that run these commands.
+    #[must_use]
+    pub fn new(commands: Commands) -> Self {
+        Hooks { commands, running: Vec::new() }
+    }
+
+    /// Runs what there is to run for this budget. Returns what to say where it cannot be started.
+    pub fn run(&mut self, cause: Cause, budget: &Budget) -> Option<String> {
+        let (option, why, command) = match cause {
+            Cause::Near => ("--on-warn", "near", self.commands.on_warn.as_ref()?),
+            Cause::Exceeded => ("--on-exceed", "exceeded", self.commands.on_exceed.as_ref()?),
+        };
+        let figure = |value: u64| match budget.unit {
+            Unit::Tokens => value.to_string(),
+            Unit::Usd => micro(value).to_string(),
+        };
+        let started = Command::new("/bin/sh")
+            .args(["-c", command])
+            .env("BUDGET_TEE_BUDGET_NAME", budget.name())
+            .env("BUDGET_TEE_BUDGET_UNIT", budget.unit.to_string())
+            .env("BUDGET_TEE_BUDGET_USED", figure(budget.used))
+            .env("BUDGET_TEE_BUDGET_LIMIT", figure(budget.limit))
+            .env("BUDGET_TEE_BUDGET_PERCENT", budget.percent().to_string())
+            .env("BUDGET_TEE_BUDGET_REASON", why)
+            .stdin(Stdio::null())
+            .stdout(io::stderr())
+            // A signal to the pipeline is no reason not to tell of the budget.
+            .process_group(0)
+            .spawn();
+        match started {
+            Ok(child) => self.running.push(Running { option, pid: Pid::from_child(&child) }),
+            Err(error) => return Some(format!("cannot run {option}: {}", reason(error))),
+        }
+        None
+    }
+
+    /// The processes of the hooks that have not ended.
+    pub fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.running.iter().map(|hook| hook.pid)
+    }
+
+    /// Collects the hooks that have ended. Returns what to say of those that failed.
+    pub fn collect(&mut self) -> Vec<String> {
+        let pids: Vec<_> = self.pids().collect();
+        let ended = pids.into_iter().filter_map(|pid| waitpid(Some(pid), WaitOptions::NOHANG).ok().flatten());
+        ended.filter_map(|(pid, status)| self.ended(pid, status)).collect()
+    }
+
+    /// Takes in that a process has ended. Returns what to say where it was a hook and has failed.
+    pub fn ended(&mut self, pid: Pid, status: WaitStatus) -> Option<String> {
+        let at = self.running.iter().position(|hook| hook.pid == pid)?;
+        let option = self.running.swap_remove(at).option;
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(0), _) => None,
+            (Some(code), _) => Some(format!("the command of {option} failed with exit code {code}")),
+            (_, signal) => Some(format!("the command of {option} was ended by signal {}", signal.unwrap_or_default())),
+        }
+    }
+
+    /// Waits for the last hooks, which may take a little longer than the stream. Returns what to say
+    /// of them.
+    pub fn finish(&mut self) -> Vec<String> {
+        let due = Instant::now() + LAST;
+        let mut words = self.collect();
+        while !self.running.is_empty() && Instant::now() < due {
+            std::thread::sleep(LOOK);
+            words.extend(self.collect());
+        }
+        words.extend(self.running.drain(..).map(|hook| format!("the command of {} goes on", hook.option)));
+        words
+    }
+}
