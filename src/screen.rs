@@ -2,15 +2,16 @@
 //!
 //! On a terminal the bars stand below the cursor, which stays where it was: whatever else writes to
 //! the terminal (the command, or the next in the pipe) goes on there, and no line of it is lost, be
-//! the window resized or not. Elsewhere a line comes when a budget enters a new tenth. Nothing here can fail and nothing waits for long: what stderr does not take is dropped,
-//! so that a full disk, a closed descriptor or a reader that has stalled costs no data and no time.
+//! the window resized or not. Elsewhere a line comes when a budget enters a new tenth. Nothing here
+//! can fail and nothing waits for long: what stderr does not take is dropped, so that a full disk, a
+//! closed descriptor or a reader that has stalled costs no data and no time.
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, open};
 use rustix::io::{Errno, write};
 use rustix::stdio::{stderr, stdout};
 use rustix::termios::{isatty, tcgetwinsize};
@@ -46,6 +47,8 @@ pub struct Screen {
     /// Stderr opened once more, so that it does not block, without touching the flags that other
     /// processes share; `None` where that cannot be done or is not needed.
     own: Option<OwnedFd>,
+    /// No other budget-tee draws on this terminal: this one has its lock.
+    has_terminal: bool,
     /// Stdout is the same terminal.
     shares_stdout: bool,
     /// Forwarded text on the same terminal has ended with a newline.
@@ -80,6 +83,7 @@ impl Screen {
             color,
             unicode,
             own: if terminal || pipe() { reopen() } else { None },
+            has_terminal: false,
             shares_stdout: terminal && isatty(stdout()) && device(stdout()) == device(stderr()),
             at_line_start: true,
             drawn: false,
@@ -117,20 +121,10 @@ impl Screen {
         if !self.flush(Duration::ZERO) {
             return;
         }
+        let draws = self.kind == Kind::Terminal && self.takes_terminal();
         match self.kind {
             Kind::Quiet => {}
-            Kind::Plain => {
-                self.told.resize(frame.tenths.len(), 0);
-                let mut text = String::new();
-                for ((line, &tenths), told) in frame.lines.iter().zip(&frame.tenths).zip(&mut self.told) {
-                    if tenths > *told {
-                        *told = tenths;
-                        let _ = writeln!(text, "{line}");
-                    }
-                }
-                self.put(&text, Duration::ZERO);
-            }
-            Kind::Terminal => {
+            _ if draws => {
                 let rows = frame.lines.len();
                 // IND and CUU make room below and come back; DECSC and DECRC keep the cursor.
                 let mut text = format!("{}\x1b[{rows}A\x1b7\x1b[K", "\x1bD".repeat(rows));
@@ -141,7 +135,26 @@ impl Screen {
                 self.drawn = true;
                 self.put(&text, Duration::ZERO);
             }
+            Kind::Plain | Kind::Terminal => {
+                self.told.resize(frame.tenths.len(), 0);
+                let mut text = String::new();
+                for ((line, &tenths), told) in frame.lines.iter().zip(&frame.tenths).zip(&mut self.told) {
+                    if tenths > *told {
+                        *told = tenths;
+                        let _ = writeln!(text, "{line}");
+                    }
+                }
+                self.put_lines(&text, Duration::ZERO);
+            }
         }
+    }
+
+    /// Whether bars may be drawn: of several budget-tees on one terminal one draws, the others print
+    /// lines as they do without a terminal, until that one has ended.
+    fn takes_terminal(&mut self) -> bool {
+        self.has_terminal = self.has_terminal
+            || self.own.as_ref().is_none_or(|own| flock(own, FlockOperation::NonBlockingLockExclusive).is_ok());
+        self.has_terminal
     }
 
     /// Says a line on stderr, where nothing else is going on.
@@ -156,7 +169,7 @@ impl Screen {
         let erased = self.erased();
         let fresh_line = if self.shares_stdout() && !self.at_line_start { "\r\n" } else { "" };
         self.at_line_start = true;
-        self.put(&format!("{erased}{fresh_line}budget-tee: {text}\n"), Duration::ZERO);
+        self.put_lines(&format!("{erased}{fresh_line}budget-tee: {text}\n"), Duration::ZERO);
     }
 
     /// Ends with the report, in place of the bars, where it is wanted.
@@ -164,7 +177,7 @@ impl Screen {
         let erased = self.erased();
         let fresh_line = if self.shares_stdout() && !self.at_line_start { "\r\n" } else { "" };
         let report = if self.is_quiet() { "" } else { report };
-        self.put(&format!("{erased}{fresh_line}{report}"), LAST_WORDS);
+        self.put_lines(&format!("{erased}{fresh_line}{report}"), LAST_WORDS);
     }
 
     /// Makes way for forwarded text on the same terminal.
@@ -192,6 +205,15 @@ impl Screen {
     #[must_use]
     pub fn is_behind(&self) -> bool {
         !self.unwritten.is_empty()
+    }
+
+    /// Puts whole lines; over the bars of another budget-tee, where it has the terminal.
+    fn put_lines(&mut self, text: &str, wait: Duration) {
+        if self.kind == Kind::Terminal && !self.has_terminal {
+            self.put(&text.replace('\n', "\x1b[K\n"), wait); // EL: the rest of a bar
+        } else {
+            self.put(text, wait);
+        }
     }
 
     fn put(&mut self, text: &str, wait: Duration) {

@@ -459,6 +459,33 @@ fn a_terminal_shows_bars_in_place_and_keeps_the_last() {
 }
 
 #[test]
+fn of_several_on_one_terminal_one_draws_and_the_next_takes_over() {
+    let (mut ours, theirs) = terminal(60);
+    let start = |name: &str| {
+        let mut command = budget_tee(&["-l", "10k", "-b", &format!("{name}=10k"), "-n", name]);
+        let stderr = theirs.try_clone().expect("a copy");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr).spawn().expect("starts");
+        (child.stdin.take().expect("piped"), child)
+    };
+    let ((mut first_in, mut first), (mut second_in, mut second)) = (start("/first"), start("/second"));
+    first_in.write_all(assistant("a", 1000).as_bytes()).expect("written");
+    let seen = read_until(&mut ours, "\u{1b}8");
+    assert!(seen.contains("/first") && seen.contains("\u{1b}7"), "{seen}");
+    // The second prints lines, and leaves nothing of a bar behind them.
+    second_in.write_all(assistant("b", 2000).as_bytes()).expect("written");
+    let seen = read_until(&mut ours, "\u{1b}[K\r\n/second");
+    let seen = seen + &read_until(&mut ours, "\u{1b}[K\r\n");
+    assert!(!seen.contains("\u{1b}7"), "{seen}");
+    drop(first_in);
+    assert_eq!(first.wait().expect("ends").code(), Some(0));
+    second_in.write_all(assistant("c", 2000).as_bytes()).expect("written");
+    let seen = read_until(&mut ours, "\u{1b}8");
+    assert!(seen.contains("/first") && seen.contains("\u{1b}7") && seen.contains("/second"), "{seen}");
+    drop(second_in);
+    assert_eq!(second.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
 fn a_narrow_terminal_gets_no_line_longer_than_itself() {
     for columns in [12, 16, 20, 30, 40] {
         let (ours, theirs) = terminal(columns);
