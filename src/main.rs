@@ -1,11 +1,14 @@
 //! budget-tee: counts, forwards, shows, stops. See `budget-tee --help` and budget-tee(1).
 //!
-//! The map: `cli` makes typed parts of the command line, with the `value`s that options take and
-//! the `amount`s among them; `run` is what one stream comes to (`scan` finds the values, `usage`
-//! names them, `meter` counts `tokens` by `message` and `session`, `budget` judges); `relay` moves
-//! the bytes; `signals` are caught in one place; `watch` waits for signals and news; `wrap` runs a command and ends its `child`;
-//! `account` keeps a run's `ledger`, whose records a `book` adds up for `status`;
-//! `report` writes what `screen` shows; `exit` is the table of exit codes.
+//! The map: `cli` makes typed parts of the command line, with the `value`s that options take, the
+//! `amount`s among them, and a `config` file; `early` ends what never begins. `run` is what one
+//! stream comes to: `sieve` finds the lines that can count, `scan` their values, which `usage`
+//! names; `meter` counts what is `spend`, by `message` and `session`, with `number`s and `price`s;
+//! `budget` judges. `relay` moves the bytes; `signals` are caught in one place; `watch` waits for
+//! signals and news; `wrap` runs a command and ends its `child`; `hook` runs what a budget calls
+//! for. `account` keeps a run's `ledger`, whose records a `book` adds up for `status`, and whose
+//! `history` is summed up. `report` and `summary` write what `screen` and scripts show; `exit` is
+//! the table of exit codes.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
