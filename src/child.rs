@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getsid, kill_process, kill_process_group, wait};
 
 /// The name under which budget-tee runs itself to become the command; see [`become_command`].
 const BECOME: &str = "budget-tee: starting";
@@ -210,6 +210,12 @@ fn below(all: &[Process], mut parents: Vec<Pid>, strangers: &[Process]) -> Vec<P
 #[must_use]
 pub fn has_terminal() -> bool {
     open("/dev/tty", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).is_ok()
+}
+
+/// Whether budget-tee leads its session, as the first program of a window or of a login does.
+#[must_use]
+pub fn leads_session() -> bool {
+    getsid(None).is_ok_and(|session| session == getpid())
 }
 
 /// What happens in the process that [`Child::start`] starts: it asks to be told of budget-tee's

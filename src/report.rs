@@ -261,6 +261,7 @@ pub fn report(run: &Run, exit: Exit, style: Style) -> String {
     let outcome = match Outcome::of(run, exit) {
         Outcome::Completed => "completed",
         Outcome::Exceeded => "completed, budget exceeded",
+        Outcome::Stopped if run.budgets.exceeded().is_none() => "stopped, model without a price",
         Outcome::Stopped => "stopped, budget exceeded",
         Outcome::Refused => "refused",
         Outcome::Interrupted => "interrupted",

@@ -212,6 +212,8 @@ impl Wrap<'_> {
             // `timeout` sends it to budget-tee and then to its group: that is one, not two.
             SIGTERM if self.ending.is_some_and(|ending| ending.begun.elapsed() < TWICE) => {}
             SIGTERM if self.ending.is_some() => self.send(Signal::KILL),
+            // A terminal that goes away tells its session's leader alone.
+            SIGHUP if child::leads_session() => self.child.signal(Signal::HUP),
             SIGINT | SIGQUIT | SIGHUP if self.child.shares_group() => {}
             _ => {
                 let Some(named) = Signal::from_named_raw(signal) else { return };

@@ -112,6 +112,8 @@ fn a_model_without_a_price_is_priced_as_chosen_said_once_and_marked() {
     let (ran, _) = run(&["--unpriced", "refuse"]);
     assert_eq!((ran.code(), ran.out), (Some(122), line("a", "glm-5", 1000).into_bytes()));
     assert!(ran.err.contains("glm-5 has no price (--unpriced refuse)"), "{}", ran.err);
+    let ran = harness::run(&["-m", "block", "--unpriced", "refuse"], line("a", "glm-5", 1000).as_bytes());
+    assert!(ran.err.contains("budget-tee: stopped, model without a price: 1 message"), "{}", ran.err);
 }
 
 #[test]

@@ -560,6 +560,23 @@ fn as_the_first_process_of_a_container_it_reaps_passes_on_and_ends() {
     assert_eq!(container("kill -TERM $$").status().expect("runs").code(), Some(143));
 }
 
+#[test]
+fn a_window_that_is_closed_ends_the_command_and_budget_tee() {
+    let (ours, theirs) = terminal(80);
+    // A test that was itself started with nohup has HUP ignored.
+    let mut command = plain("env");
+    command.args(["--default-signal=HUP", "setsid", "--ctty", env!("CARGO_BIN_EXE_budget-tee")]);
+    command.args(shell(&["-l", "1M"], "echo pid $$; exec sleep 60"));
+    command.stdin(theirs.try_clone().expect("a copy")).stdout(Stdio::piped()).stderr(theirs);
+    let mut child = command.spawn().expect("starts");
+    drop(command);
+    let mut stdout = child.stdout.take().expect("piped");
+    let pid = pid_in(&read_until(&mut stdout, "\n"));
+    drop(ours);
+    assert_eq!(child.wait().expect("ends").signal(), Some(Signal::HUP.as_raw()));
+    assert!(!lives(pid));
+}
+
 /// A result line, as a shell writes it.
 const RESULT: &str = "echo '{\"type\":\"result\",\"session_id\":\"s\",\"usage\":{\"input_tokens\":1}}'";
 
