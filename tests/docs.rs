@@ -7,7 +7,7 @@ mod harness;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use budget_tee::exit::Exit;
 use harness::{fixture, plain, run};
@@ -101,57 +101,149 @@ fn skipped(what: &str) {
     std::io::stderr().write_all(format!("skipped: no {what} here\n").as_bytes()).expect("stderr takes a note");
 }
 
-/// Every block of shell under the README's recipes, with the exit code that it names.
-fn recipes(readme: &str) -> Vec<(&str, i32)> {
-    let from = readme.find("## Recipes").expect("recipes");
-    let until = from + readme[from + 2..].find("\n## ").expect("an end") + 2;
-    let mut recipes = Vec::new();
-    let mut rest = &readme[from..until];
-    while let Some(begin) = rest.find("```sh") {
-        let (head, body) = rest[begin + 5..].split_once('\n').expect("a line");
-        let (script, after) = body.split_once("```").expect("an end");
-        let code = head.trim().strip_prefix("exit=").map_or(0, |code| code.parse().expect("a code"));
-        recipes.push((script, code));
+/// Something that a document tells people to run, and the exit code that it names.
+struct Recipe {
+    /// `sh`, `yaml`, `crontab` or `make`.
+    language: String,
+    text: String,
+    code: i32,
+}
+
+impl Recipe {
+    fn new(language: &str, exit: &str, text: &str) -> Self {
+        let code = exit.trim().strip_prefix("exit=").map_or(0, |code| code.parse().expect("a code"));
+        Self { language: language.to_owned(), text: text.to_owned(), code }
+    }
+
+    /// Runs it in `folder` as its reader would, with a stand-in for `claude`.
+    fn run(&self, folder: &Path) -> Output {
+        let (program, args) = match self.language.as_str() {
+            "sh" => ("bash", vec!["-c".to_owned(), self.text.clone()]),
+            "yaml" => ("bash", vec!["-ec".to_owned(), step(&self.text)]),
+            "crontab" => ("sh", vec!["-c".to_owned(), job(&self.text)]),
+            "make" => {
+                std::fs::write(folder.join("Makefile"), &self.text).expect("written");
+                ("make", Vec::new())
+            }
+            other => panic!("who runs {other}?"),
+        };
+        std::fs::create_dir_all(folder.join("shop")).expect("a folder");
+        let binary = Path::new(env!("CARGO_BIN_EXE_budget-tee")).parent().expect("a folder");
+        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools");
+        let path = std::env::join_paths([binary, &tools, Path::new("/usr/bin"), Path::new("/bin")]).expect("a path");
+        let mut command = plain(program);
+        command.args(args).current_dir(folder).stdin(Stdio::null());
+        command.env("PATH", path).env("HOME", folder).env("STREAM", fixture("review.jsonl"));
+        command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
+        command.output().expect("runs")
+    }
+
+    /// Runs it and says what it wrote to stdout, or nothing where a tool that it needs is not installed.
+    fn check(&self) -> Option<String> {
+        for tool in ["jq", "make"] {
+            if (self.language == tool || self.text.contains(&format!("{tool} "))) && !has(tool) {
+                skipped(tool);
+                return None;
+            }
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = self.run(folder.path());
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(self.code), "{}\n{err}", self.text);
+        assert!(!err.contains("not found"), "{}\n{err}", self.text);
+        Some(String::from_utf8(output.stdout).expect("UTF-8"))
+    }
+}
+
+fn has(tool: &str) -> bool {
+    Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// The script of the `run: |` step of a workflow.
+fn step(yaml: &str) -> String {
+    let (before, script) = yaml.split_once("run: |\n").expect("a step");
+    let indent = " ".repeat(before.len() - before.rfind('\n').expect("a line") + 1);
+    script.lines().map_while(|line| line.strip_prefix(&indent)).collect::<Vec<_>>().join("\n")
+}
+
+/// The command of the last line of a crontab, behind the five fields of its time.
+fn job(crontab: &str) -> String {
+    let line = crontab.lines().last().expect("a line");
+    assert!(!line.contains('%'), "cron ends a line at %");
+    line.splitn(6, ' ').last().expect("a command").to_owned()
+}
+
+/// The blocks under the README's recipes.
+fn recipes(readme: &str) -> Vec<Recipe> {
+    let from = readme.find("\n## Recipes\n").expect("recipes") + 1;
+    let until = from + readme[from..].find("\n## ").expect("an end");
+    let blocks = readme[from..until].split("```").skip(1).step_by(2);
+    let recipe = |block: &str| {
+        let (head, text) = block.split_once('\n').expect("a line");
+        let (language, exit) = head.split_once(' ').unwrap_or((head, ""));
+        Recipe::new(language, exit, text)
+    };
+    blocks.map(recipe).collect()
+}
+
+/// The literal blocks of the manual's examples; a comment before one names its exit code.
+fn examples(manual: &str) -> Vec<Recipe> {
+    let from = manual.find(".Sh EXAMPLES\n").expect("examples");
+    let until = from + manual[from..].find("\n.Sh SEE ALSO").expect("an end");
+    let mut examples = Vec::new();
+    let mut rest = &manual[from..until];
+    while let Some((before, block)) = rest.split_once(".Bd -literal -offset indent\n") {
+        let (text, after) = block.split_once(".Ed").expect("an end");
+        let exit = before.trim_end().rsplit_once('\n').and_then(|(_, line)| line.strip_prefix(".\\\" "));
+        examples.push(Recipe::new("sh", exit.unwrap_or_default(), &text.replace("\\e", "\\")));
         rest = after;
     }
-    recipes
+    examples
 }
 
 #[test]
 fn the_readmes_recipes_run() {
     let readme = file("README.md");
     let recipes = recipes(&readme);
+    for language in ["sh", "yaml", "crontab", "make"] {
+        assert!(recipes.iter().any(|recipe| recipe.language == language), "{language}");
+    }
     assert!(recipes.len() >= 10, "{}", recipes.len());
-    let has_jq = Command::new("jq").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
-    let binary = Path::new(env!("CARGO_BIN_EXE_budget-tee")).parent().expect("a folder");
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools");
-    let path = std::env::join_paths([binary, &tools, Path::new("/usr/bin"), Path::new("/bin")]).expect("a path");
-    for (script, code) in recipes {
-        if script.contains("jq") && !has_jq {
-            skipped("jq");
-            continue;
-        }
-        let folder = tempfile::tempdir().expect("a folder");
-        let output = plain("bash")
-            .args(["-c", script])
-            .current_dir(&folder)
-            .env("PATH", &path)
-            .env("STREAM", fixture("review.jsonl"))
-            .stdin(Stdio::null())
-            .output()
-            .expect("runs");
-        let err = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{script}\n{err}");
-        assert!(!err.contains("not found"), "{script}\n{err}");
+    for recipe in recipes {
+        recipe.check();
     }
 }
 
 #[test]
-fn the_readme_shows_what_the_sample_shows() {
+fn the_manuals_examples_run() {
+    let examples = examples(&file("man/budget-tee.1"));
+    assert!(examples.len() >= 5, "{}", examples.len());
+    for example in examples {
+        example.check();
+    }
+}
+
+#[test]
+fn the_readme_shows_the_status_that_its_recipe_prints() {
     let readme = file("README.md");
-    let ran = run(&["--limit", "50k"], &harness::bytes("review.jsonl"));
-    let report = ran.err.split_once("budget-tee: completed").expect("a report").1;
-    assert!(readme.contains(&format!("budget-tee: completed{report}")), "{}", ran.err);
+    let status = |recipe: &Recipe| recipe.text.contains("budget-tee --status -b");
+    let recipe = recipes(&readme).into_iter().find(status).expect("a recipe with a status");
+    let printed = recipe.check().expect("it needs nothing");
+    // What follows is of the moment.
+    let lasting = printed.split_once("alive ").expect("a report").0;
+    assert!(readme.contains(lasting), "{printed}");
+}
+
+#[test]
+fn the_picture_shows_what_the_sample_shows() {
+    let ran = run(&["-l", "50k", "-b", "/review=45k", "-n", "/review"], &harness::bytes("review.jsonl"));
+    let (_, report) = ran.err.split_once("completed").expect("a report");
+    let picture = file("man/bars.svg");
+    let drawn: String = picture.replace("&#160;", " ").split(['<', '>']).skip(2).step_by(2).collect();
+    let plain = |text: &str| text.split_whitespace().collect::<String>();
+    assert!(plain(&drawn).contains(&plain(report)), "{report}\n{drawn}");
+    let links = picture.matches("http").count() + picture.matches("href").count() + picture.matches("@import").count();
+    assert_eq!(links, 1, "the picture needs nothing from elsewhere: only its namespace is an address");
 }
 
 #[test]
