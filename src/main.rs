@@ -104,9 +104,13 @@ fn run() -> Result<Exit, Early> {
 /// Prints how a ledger's budgets stand; the exit code tells whether one is exceeded.
 fn status(cli: &Cli, mut run: Run, path: &Path, json: bool) -> Result<Exit, Early> {
     let now = account::unix_now();
-    // A ledger that no run has made yet is an empty one.
-    let ledger =
-        if path.exists() { Some(Ledger::open(path, None, cli.window(), now).map_err(Early::failed)?) } else { None };
+    // A ledger that no run has made yet is an empty one; its name may also be mistyped.
+    let ledger = if path.exists() {
+        Some(Ledger::open(path, None, cli.window(), now).map_err(Early::failed)?)
+    } else {
+        Screen::say_only(&format!("there is no ledger {} yet", report::clean(&path.to_string_lossy())));
+        None
+    };
     let empty = Book::new(cli.window());
     let book = ledger.as_ref().map_or(&empty, Ledger::book);
     let alive = ledger.as_ref().map_or(Vec::new(), |ledger| ledger.alive(run.classes));

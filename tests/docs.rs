@@ -140,7 +140,7 @@ impl Recipe {
 
     /// Runs it and says what it wrote to stdout, or nothing where a tool that it needs is not installed.
     fn check(&self) -> Option<String> {
-        for tool in ["jq", "make"] {
+        for tool in ["curl", "jq", "make"] {
             if (self.language == tool || self.text.contains(&format!("{tool} "))) && !has(tool) {
                 skipped(tool);
                 return None;

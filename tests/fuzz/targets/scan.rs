@@ -1,26 +1,75 @@
 //! The scanner must agree with a naive walk on every valid line, and with itself on any bytes,
-//! however they are split into reads. The run must take in all of them and never count down.
+//! however they are split into reads. The run must take in all of them, never count down, and come
+//! to what a meter comes to that is given every line, though its sieve scans only some.
 #![no_main]
 
 #[path = "../../oracle/mod.rs"]
 mod oracle;
 
+use budget_tee::meter::Meter;
 use budget_tee::run::Run;
 use budget_tee::scan::Scanner;
+use budget_tee::spend::Spend;
 use libfuzzer_sys::fuzz_target;
 use oracle::{Facts, Tape, object, scanned, walked};
 use serde_json::Value;
 
+/// What moves a meter from one state to another, and look-alikes; the sieve's words among them, also
+/// with escapes.
+const STARTS: [&str; 16] = [
+    r#"{"#,
+    r#"{"type":"assistant","#,
+    r#"{"type":"assistant","message":{"id":"m1","model":"claude-x","usage":{"input_tokens":7}},"#,
+    r#"{"type":"assistant","message":{"id":"m2","us\u0061ge":{"output_tokens":7}},"#,
+    r#"{"type":"assistant","aborted":true,"message":{"id":"m1","usage":{"output_tokens":9}},"#,
+    r#"{"type":"assistant","aborted":true,"message":{"id":"m1"},"#,
+    r#"{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t1"}]},"#,
+    r#"{"type":"stream_event","event":{"type":"message_start","message":{"id":"m1"}},"#,
+    r#"{"type":"stream_event","event":{"type":"message\u005fstart","message":{"id":"m3"}},"#,
+    r#"{"type":"stream_event","event":{"type":"message_delta","usage":{"output_tokens":20}},"#,
+    r#"{"type":"result","modelUsage":{"claude-x":{"inputTokens":90,"outputTokens":90}},"#,
+    r#"{"type":"r\u0065sult","session_id":"s","#,
+    r#"{"type":"system","subtype":"init","claude_code_version":"2.1.277","#,
+    r#"{"type":"system","subtype":"compact_boundary","#,
+    r#"{"type":"conversation_reset","#,
+    r#"no JSON: "usage" \u0075 \\u0061 \"result\" "#,
+];
+
+/// Where the generator's object stands in such a line.
+const KEYS: [&str; 8] = ["x", "message", "event", "tool_use_result", "usage", "modelUsage", "\\u0075sage", "content"];
+
+/// A stream of valid lines, nearly.
+fn stream(tape: &mut Tape<'_>) -> String {
+    let mut lines = Vec::new();
+    while let Some((&choice, rest)) = tape.0.split_first() {
+        tape.0 = rest;
+        let (start, key) = (STARTS[usize::from(choice) % 16], KEYS[usize::from(choice) / 16 % 8]);
+        lines.push(format!("{start}\"{key}\":{}}}", object(tape, 0)));
+    }
+    lines.join("\n")
+}
+
 fn facts(bytes: &[u8], split: usize) -> Vec<Option<Facts>> {
-    let mut scanner = Scanner::default();
     let mut all = Vec::new();
+    each_line(bytes, split, |line| all.push(line.map(scanned)));
+    all
+}
+
+fn each_line(bytes: &[u8], split: usize, mut see: impl FnMut(Option<&budget_tee::usage::Line>)) {
+    let mut scanner = Scanner::default();
     for mut part in bytes.chunks(split) {
         while let Some(found) = scanner.next_line(&mut part) {
-            all.push(found.line.map(scanned));
+            see(found.line);
         }
     }
-    all.extend(scanner.last_line().map(|found| found.line.map(scanned)));
-    all
+    if let Some(found) = scanner.last_line() {
+        see(found.line);
+    }
+}
+
+/// Everything that a stream comes to.
+fn totals(meter: &Meter, lines: u64) -> (Spend, Vec<(&str, Spend)>, u64, bool, bool, u64) {
+    (meter.total(), meter.by_model(), meter.messages(), meter.usage_seen(), meter.is_lower_bound(), lines)
 }
 
 fn check(bytes: &[u8], split: usize) {
@@ -35,14 +84,22 @@ fn check(bytes: &[u8], split: usize) {
             assert_eq!(found.as_ref(), Some(&walked(&value)));
         }
     }
-    let mut run = Run::default();
-    let mut before = run.meter.total();
-    for part in bytes.chunks(split) {
-        assert_eq!(run.feed(part).taken, part.len());
-        assert_eq!(before.less(run.meter.total()), Default::default());
-        before = run.meter.total();
+    let mut meter = Meter::default();
+    each_line(bytes, bytes.len().max(1), |line| {
+        line.map(|line| meter.record(line));
+    });
+    let want = totals(&meter, whole.len() as u64);
+    for split in [split, bytes.len().max(1)] {
+        let mut run = Run::default();
+        let mut before = run.meter.total();
+        for part in bytes.chunks(split) {
+            assert_eq!(run.feed(part).taken, part.len());
+            assert_eq!(before.less(run.meter.total()), Default::default());
+            before = run.meter.total();
+        }
+        run.finish();
+        assert_eq!(totals(&run.meter, run.lines()), want);
     }
-    run.finish();
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -51,4 +108,5 @@ fuzz_target!(|data: &[u8]| {
     check(bytes, split);
     // The same bytes as choices of the generator: valid lines that go deeper than chance does.
     check(object(&mut Tape(bytes), 0).as_bytes(), split);
+    check(stream(&mut Tape(bytes)).as_bytes(), split);
 });
