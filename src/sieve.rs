@@ -3,7 +3,7 @@
 //! A chunk is searched as a whole, and a line's bounds are looked up only where a word was found;
 //! those lines go through the [`Scanner`], which decides. Skipping the others changes no total: what
 //! [`crate::meter`] counts needs one of these words, spelled out or with an escape. The start of a
-//! line that goes on in the next chunk is kept; one that becomes longer than [`KEPT_MAX`] goes
+//! line that goes on in the next chunk is kept; one that becomes too long for that goes
 //! through the scanner from then on, which needs no line in memory.
 
 use aho_corasick::Span;

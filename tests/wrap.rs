@@ -336,7 +336,7 @@ fn children_from_before_exec_are_left_alone() {
 #[test]
 fn a_pipe_that_something_left_behind_holds_open_is_drained_for_a_while() {
     let began = Instant::now();
-    let (mut child, mut stdout) = start(&["-q"], "(setsid sh -c 'echo pid $$; echo last; sleep 1000' &); exit 6");
+    let (mut child, mut stdout) = start(&["-q"], "(setsid sh -c 'echo pid $$; echo last; exec sleep 1000' &); exit 6");
     let pid = pid_in(read_until(&mut stdout, "\n").as_str());
     assert_eq!(child.wait().expect("ends").code(), Some(6));
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
@@ -433,7 +433,7 @@ fn in_a_terminals_group_the_command_stays_and_reads_the_terminal() {
     let (mut ours, theirs) = terminal(80);
     let mut command = plain("setsid");
     command.args(["--ctty", env!("CARGO_BIN_EXE_budget-tee"), "-q", "--", "sh", "-c"]);
-    command.arg("read line; echo got $line; ps -o pgid= -p $$; ps -o pgid= -p $PPID; read line");
+    command.arg("read line; echo got $line; cut -d' ' -f5 /proc/$$/stat /proc/$PPID/stat; read line");
     command.stdin(theirs.try_clone().expect("a copy")).stdout(theirs.try_clone().expect("a copy")).stderr(theirs);
     let mut child = command.spawn().expect("starts");
     drop(command);
