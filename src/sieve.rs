@@ -15,8 +15,8 @@ use crate::scan::{Scanned, Scanner};
 /// How much of a line is kept until its end comes, in bytes.
 const KEPT_MAX: usize = 256 * 1024;
 
-/// How every escape of a letter or underscore begins, which are `\u0041` to `\u007a`.
-const ESCAPE: &str = "\\u0";
+/// How the escapes of letters and the underscore begin, which are `\u0041` to `\u007a`.
+const ESCAPES: [&str; 4] = ["\\u004", "\\u005", "\\u006", "\\u007"];
 
 /// How the words end, and the words: the search is for three bytes, which is fastest. In a text
 /// inside a text the quote behind a key is escaped, so that imitations are not found.
@@ -75,7 +75,7 @@ impl<'a> Chunk<'a> {
 
 impl Default for Sieve {
     fn default() -> Self {
-        let sought = WORDS.iter().map(|(end, _)| *end).chain([ESCAPE]);
+        let sought = WORDS.iter().map(|(end, _)| *end).chain(ESCAPES);
         Sieve { searcher: Searcher::new(sought), scanner: Scanner::default(), kept: Vec::new(), lines: 0 }
     }
 }
@@ -170,7 +170,7 @@ impl Sieve {
         while let Some(found) = searcher.find_in(lines, rest) {
             let is_meant = match WORDS.get(found.pattern().as_usize()) {
                 Some((_, words)) => words.iter().any(|word| lines[..found.end()].ends_with(word.as_bytes())),
-                None => matches!(lines[found.end()..], [b'0', b'4'..=b'7', ..]),
+                None => true,
             };
             if is_meant {
                 return Some(found.start());
