@@ -281,7 +281,7 @@ impl Budgets {
 }
 
 /// Tokens that a run is expected to use where nothing else is said.
-pub const DEFAULT_ESTIMATE: u64 = 1000;
+const DEFAULT_ESTIMATE: u64 = 1000;
 
 #[cfg(test)]
 mod tests {

@@ -2,21 +2,22 @@
 //!
 //! A hook is run by the shell beside the stream, which never waits for it: it reads nothing, and
 //! what it prints goes to stderr. It knows the budget by its environment. That it failed is said.
+//! Around a command [`crate::child`] collects hooks too, as it does all that ends.
 
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 
 use crate::amount::{Unit, micro};
 use crate::budget::{Budget, Cause};
 use crate::report::reason;
 
-/// How long a hook may take when everything else has ended, and how often it is looked at then.
-const LAST: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(10);
+/// How long hooks may take when everything else has ended.
+pub(crate) const LAST: Duration = Duration::from_secs(5);
 
 /// The commands, as options gave them.
 #[derive(Clone, Debug, Default)]
@@ -82,11 +83,26 @@ impl Hooks {
         self.running.iter().map(|hook| hook.pid)
     }
 
-    /// Collects the hooks that have ended. Returns what to say of those that failed.
+    /// Whether any has not ended.
+    #[must_use]
+    pub fn are_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Collects the hooks that have ended, where nobody else collects processes. Returns what to say
+    /// of those that failed.
     pub fn collect(&mut self) -> Vec<String> {
         let pids: Vec<_> = self.pids().collect();
-        let ended = pids.into_iter().filter_map(|pid| waitpid(Some(pid), WaitOptions::NOHANG).ok().flatten());
-        ended.filter_map(|(pid, status)| self.ended(pid, status)).collect()
+        let mut words = Vec::new();
+        for pid in pids {
+            match waitpid(Some(pid), WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => words.extend(self.ended(pid, status)),
+                // It is gone, and nobody can tell how.
+                Err(Errno::CHILD) => self.running.retain(|hook| hook.pid != pid),
+                _ => {}
+            }
+        }
+        words
     }
 
     /// Takes in that a process has ended. Returns what to say where it was a hook and has failed.
@@ -100,16 +116,8 @@ impl Hooks {
         }
     }
 
-    /// Waits for the last hooks, which may take a little longer than the stream. Returns what to say
-    /// of them.
-    pub fn finish(&mut self) -> Vec<String> {
-        let due = Instant::now() + LAST;
-        let mut words = self.collect();
-        while !self.running.is_empty() && Instant::now() < due {
-            std::thread::sleep(LOOK);
-            words.extend(self.collect());
-        }
-        words.extend(self.running.drain(..).map(|hook| format!("the command of {} goes on", hook.option)));
-        words
+    /// Waits for those that run no longer. Returns what to say of them.
+    pub fn leave(&mut self) -> Vec<String> {
+        self.running.drain(..).map(|hook| format!("the command of {} goes on", hook.option)).collect()
     }
 }

@@ -87,6 +87,7 @@ fn run() -> Result<Exit, Early> {
         shared.say(&words);
     }
     // What others have spent meanwhile may be known only now.
+    shared.run_hooks();
     if lock(&shared.run).tripped() && matches!(exit, Exit::Done | Exit::Child(_)) {
         exit = Exit::Tripped;
     }

@@ -101,7 +101,8 @@ impl<Ring: Fn(bool)> Relay<'_, Ring> {
             if self.can_be_stopped && self.is_stopped(&input) {
                 return End::Trip;
             }
-            if self.enough.said.load(Ordering::SeqCst) {
+            // Who ends at the end of a line reads on to it.
+            if self.enough.said.load(Ordering::SeqCst) && !self.ends_at_trip {
                 let until = buffer.len().min(left_over);
                 buffer.truncate(until);
             }

@@ -50,7 +50,8 @@ pub struct Run {
     notices: Vec<Notice>,
     /// What hooks have yet to be run for.
     alarms: Vec<(Cause, Budget)>,
-    /// The last line that counts was a result: the turn is over.
+    /// Result lines so far, and whether no message has come since the last.
+    turns: u64,
     rests: bool,
     tripped: bool,
     /// Others have exceeded a budget: it trips at the next end of a line.
@@ -89,13 +90,16 @@ impl Run {
         };
         let mut chunk = Chunk::new(allowed);
         while !fed.tripped {
-            let bound = self.meter.is_lower_bound();
+            let before = (self.meter.is_lower_bound(), self.rest());
             let Some(scanned) = self.sieve.next_line(&mut chunk) else { break };
             let changed = record(&mut self.meter, &scanned);
-            let rests = scanned.line.map_or(self.rests, |line| line.kind.get() == Some("result"));
+            match scanned.line.map(|line| (line.kind.get(), line.subtype.get())) {
+                Some((Some("result"), _)) => (self.turns, self.rests) = (self.turns.wrapping_add(1), true),
+                Some((Some("assistant" | "stream_event"), _) | (Some("system"), Some("init"))) => self.rests = false,
+                _ => {}
+            }
             // A result line may only confirm what was counted.
-            fed.news |= bound != self.meter.is_lower_bound() || rests != self.rests;
-            self.rests = rests;
+            fed.news |= before != (self.meter.is_lower_bound(), self.rest());
             self.judge(changed, &mut fed);
         }
         fed.taken = chunk.taken();
@@ -169,10 +173,10 @@ impl Run {
         std::mem::take(&mut self.alarms)
     }
 
-    /// Whether a result line has ended the turn, and no message of another has come.
+    /// The number of the turn that a result line has ended, as long as no message of another has come.
     #[must_use]
-    pub fn rests(&self) -> bool {
-        self.rests
+    pub fn rest(&self) -> Option<u64> {
+        self.rests.then_some(self.turns)
     }
 
     /// What is to be said since the last call.

@@ -153,7 +153,10 @@ impl Screen {
     /// lines as they do without a terminal, until that one has ended.
     fn takes_terminal(&mut self) -> bool {
         self.has_terminal = self.has_terminal
-            || self.own.as_ref().is_none_or(|own| flock(own, FlockOperation::NonBlockingLockExclusive).is_ok());
+            || self
+                .own
+                .as_ref()
+                .is_none_or(|own| flock(own, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK));
         self.has_terminal
     }
 

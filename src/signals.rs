@@ -13,8 +13,11 @@ use signal_hook::low_level::signal_name;
 #[derive(Debug)]
 pub struct Signals(SignalDelivery<UnixStream, SignalOnly>);
 
-/// Those that end a filter.
-pub const FILTER: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+/// Those that end budget-tee.
+pub const END: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+
+/// Those that end a filter or tell of its hooks.
+pub const FILTER: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD];
 
 /// Those that are passed on to a wrapped command or tell of it.
 pub const WRAP: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCHLD];

@@ -16,7 +16,7 @@ use rustix::stdio::{dup2_stdout, stdin, stdout};
 
 use crate::account::Account;
 use crate::exit::Exit;
-use crate::hook::Hooks;
+use crate::hook::{self, Hooks};
 use crate::relay::{End, Enough, Relay};
 use crate::report::{self, Frame};
 use crate::run::{Run, lock};
@@ -47,20 +47,23 @@ pub struct Shared {
 pub fn filter(shared: &Shared, account: Option<&mut Account>) -> io::Result<Exit> {
     let signals = Signals::catch(signals::FILTER)?;
     let mut watch = Watch::start(shared.clone(), account, signals, stdin(), true)?;
-    loop {
+    let exit = loop {
         let news = watch.wait(None, None, false)?;
+        shared.run_hooks();
+        shared.collect_hooks();
         if let Some(end) = news.end {
-            return Ok(match end {
+            break match end {
                 End::Stream => Exit::Done,
                 End::Trip => Exit::Tripped,
                 End::ReaderGone => Exit::ReaderGone,
                 End::Unreadable(_) | End::Unwritable(_) => Exit::Failed,
-            });
+            };
         }
-        if let Some(&signal) = news.signals.first() {
+        if let Some(signal) = news.end_signal() {
             return Ok(Exit::Signal(signal));
         }
-    }
+    };
+    watch.await_hooks(exit, || shared.collect_hooks())
 }
 
 /// What a wait came to.
@@ -72,6 +75,13 @@ pub struct News {
     pub signals: Vec<i32>,
     /// Nobody can read stdout any more.
     pub reader_gone: bool,
+}
+
+impl News {
+    /// A signal among them that ends budget-tee.
+    fn end_signal(&self) -> Option<i32> {
+        self.signals.iter().find(|signal| signals::END.contains(signal)).copied()
+    }
 }
 
 /// The relay at work, and everything that is waited for.
@@ -177,12 +187,34 @@ impl<'a> Watch<'a> {
             self.rung.store(false, Ordering::SeqCst);
         }
         self.keep_account();
-        self.shared.run_hooks();
         if is_due {
             let behind = draw(&self.shared);
             self.redraw = Redraw { wanted: behind, last: Some(Instant::now()), behind };
         }
         Ok(news)
+    }
+
+    /// Waits for the last hooks, which may take a little longer than the stream, and collects them
+    /// with `collect`. Returns how budget-tee exits: as was decided, or by a signal that came.
+    ///
+    /// # Errors
+    /// Where poll fails.
+    pub fn await_hooks(&mut self, exit: Exit, mut collect: impl FnMut()) -> io::Result<Exit> {
+        let due = Instant::now() + hook::LAST;
+        while lock(&self.shared.hooks).are_running() {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let news = self.wait(Some(left), None, false)?;
+            collect();
+            if let Some(signal) = news.end_signal() {
+                return Ok(Exit::Signal(signal));
+            }
+        }
+        let words = lock(&self.shared.hooks).leave();
+        words.iter().for_each(|words| self.shared.say(words));
+        Ok(exit)
     }
 
     /// Records what was used and looks at what others used, where that is due.
@@ -271,13 +303,17 @@ impl Shared {
         }
     }
 
-    /// Runs hooks where a budget has called for it, and collects those that have ended.
-    fn run_hooks(&self) {
+    /// Runs hooks where a budget has called for it.
+    pub fn run_hooks(&self) {
+        let alarms = lock(&self.run).alarms();
         let mut hooks = lock(&self.hooks);
-        let mut words: Vec<_> =
-            lock(&self.run).alarms().iter().filter_map(|(cause, budget)| hooks.run(*cause, budget)).collect();
-        words.extend(hooks.collect());
+        let words: Vec<_> = alarms.iter().filter_map(|(cause, budget)| hooks.run(*cause, budget)).collect();
         drop(hooks);
+        words.iter().for_each(|words| self.say(words));
+    }
+
+    fn collect_hooks(&self) {
+        let words = lock(&self.hooks).collect();
         words.iter().for_each(|words| self.say(words));
     }
 
@@ -308,15 +344,8 @@ fn draw(shared: &Shared) -> bool {
     screen.is_behind()
 }
 
-/// The last words: what is still to be said, the report, and what became of the last hooks.
+/// The last words: what is still to be said, and the report.
 pub fn finish(shared: &Shared, exit: Exit) {
-    shared.run_hooks();
-    report(shared, exit);
-    let words = lock(&shared.hooks).finish();
-    words.iter().for_each(|words| shared.say(words));
-}
-
-fn report(shared: &Shared, exit: Exit) {
     let Some(mut screen) = shared.free_screen() else { return };
     let mut run = lock(&shared.run);
     let style = screen.style();

@@ -97,10 +97,19 @@ pub fn wrap<'a>(
     let signals = Signals::catch(&[signals::WRAP, stop].concat())?;
     let (child, output) = Child::start(command, shares_group)?;
     match Watch::start(shared.clone(), account, signals, output, false) {
-        Ok(watch) => {
-            Wrap { shared, watch, child, manners, ending: None, end: None, drain: Drain::Not, rests: None, told: None }
-                .run()
+        Ok(watch) => Wrap {
+            shared,
+            watch,
+            child,
+            manners,
+            ending: None,
+            end: None,
+            drain: Drain::Not,
+            rest: None,
+            shows_stdout: isatty(stdout()),
+            told: None,
         }
+        .run(),
         Err(error) => {
             child.signal_tree(Signal::KILL);
             Err(error)
@@ -117,8 +126,10 @@ struct Wrap<'a> {
     /// How the relay ended.
     end: Option<End>,
     drain: Drain,
-    /// Since when its turn has been over.
-    rests: Option<Instant>,
+    /// The turn that is over, and since when.
+    rest: Option<(u64, Instant)>,
+    /// Stdout is a terminal. One that has been closed could not be asked any more.
+    shows_stdout: bool,
     /// A signal that ends budget-tee itself: the command has ended before.
     told: Option<i32>,
 }
@@ -134,7 +145,7 @@ enum Drain {
 
 impl Wrap<'_> {
     fn run(mut self) -> io::Result<Exit> {
-        loop {
+        let exit = loop {
             let drain = match self.drain {
                 Drain::Until(due) => Some(due),
                 Drain::Not | Drain::Over => None,
@@ -143,7 +154,7 @@ impl Wrap<'_> {
             let due = self.ending.and_then(|ending| ending.due).into_iter().chain(drain).chain(linger).min();
             let time = due.map(|due| due.saturating_duration_since(Instant::now()));
             // A terminal that is closed sends HUP, which is a reason of its own.
-            let ask = self.ending.is_none() && !isatty(stdout());
+            let ask = self.ending.is_none() && !self.shows_stdout;
             let news = match self.watch.wait(time, self.child.pidfd(), ask) {
                 Ok(news) => news,
                 Err(error) => {
@@ -151,18 +162,21 @@ impl Wrap<'_> {
                     return Err(error);
                 }
             };
-            self.reap();
+            reap(&mut self.child, self.shared);
             for signal in news.signals {
                 self.signalled(signal);
             }
-            let (tripped, rests) = {
+            let (tripped, rest) = {
                 let run = lock(&self.shared.run);
-                (run.tripped(), run.rests())
+                (run.tripped(), run.rest())
             };
             if tripped {
                 self.end_for(Cause::Trip);
             }
-            self.rests = rests.then(|| self.rests.unwrap_or_else(Instant::now));
+            self.shared.run_hooks();
+            if rest != self.rest.map(|(turn, _)| turn) {
+                self.rest = rest.map(|turn| (turn, Instant::now()));
+            }
             if self.lingers_until().is_some_and(|due| due <= Instant::now()) {
                 self.shared.say("the command has not ended after its result line; ending it (--linger)");
                 self.end_for(Cause::Lingers);
@@ -175,25 +189,20 @@ impl Wrap<'_> {
             }
             self.end = news.end.or(self.end);
             if let Some(exit) = self.step(Instant::now()) {
-                return Ok(exit);
+                break exit;
             }
+        };
+        let Wrap { watch, child, shared, .. } = &mut self;
+        match exit {
+            Exit::Signal(_) => Ok(exit),
+            _ => watch.await_hooks(exit, || reap(child, shared)),
         }
     }
 
     /// When the command has stayed too long after its result line; `None` where that is no matter.
     fn lingers_until(&self) -> Option<Instant> {
         let stays = self.ending.is_none() && self.child.status().is_none();
-        self.manners.linger.zip(self.rests).filter(|_| stays).map(|(linger, since)| since + linger)
-    }
-
-    /// Collects what has ended: of the command, and of the hooks, which are no part of it.
-    fn reap(&mut self) {
-        let mut hooks = lock(&self.shared.hooks);
-        hooks.pids().for_each(|pid| self.child.leave_out(pid));
-        let others = self.child.reap();
-        let words: Vec<_> = others.into_iter().filter_map(|(pid, status)| hooks.ended(pid, status)).collect();
-        drop(hooks);
-        words.iter().for_each(|words| self.shared.say(words));
+        self.manners.linger.zip(self.rest).filter(|_| stays).map(|(linger, (_, since))| since + linger)
     }
 
     /// A signal came to budget-tee: it reaches the child once, unless the terminal has already
@@ -290,13 +299,25 @@ impl Wrap<'_> {
         }
         let ended = self.child.status().map(|status| (status.exit_status(), status.terminating_signal()));
         let lingered = self.ending.is_some_and(|ending| ending.cause == Cause::Lingers);
+        let by_signal = [128 + self.manners.signal.as_raw(), 128 + SIGTERM];
         match (self.told, ended) {
             // Its work was done; that it had to be told to go is no failure of it.
-            (None, Some((Some(143), _) | (None, Some(_))) | None) if lingered => Exit::Child(0),
+            (None, Some((Some(code), _))) if lingered && by_signal.contains(&code) => Exit::Child(0),
+            (None, Some((None, _)) | None) if lingered => Exit::Child(0),
             (Some(signal), _) | (None, Some((_, Some(signal)))) => Exit::Signal(signal),
             (None, Some((code, None))) => Exit::Child(code.unwrap_or_default()),
             // It was killed, and not even that has ended it.
             (None, None) => Exit::Signal(SIGKILL),
         }
     }
+}
+
+/// Collects what has ended: of the command, and of the hooks, which are no part of it.
+fn reap(child: &mut Child, shared: &Shared) {
+    let mut hooks = lock(&shared.hooks);
+    hooks.pids().for_each(|pid| child.leave_out(pid));
+    let others = child.reap();
+    let words: Vec<_> = others.into_iter().filter_map(|(pid, status)| hooks.ended(pid, status)).collect();
+    drop(hooks);
+    words.iter().for_each(|words| shared.say(words));
 }
