@@ -5,10 +5,12 @@ mod harness;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use harness::{Ran, assistant, budget_tee, bytes, finish, run};
+use harness::{Ran, assistant, budget_tee, bytes, finish, kill, plain, read_until, run};
+use rustix::process::Signal;
 
 /// What a hook does that writes down what it was told.
 const TELL: &str = "echo \"$BUDGET_TEE_BUDGET_NAME $BUDGET_TEE_BUDGET_UNIT $BUDGET_TEE_BUDGET_USED \
@@ -103,4 +105,38 @@ fn the_stream_does_not_wait_for_a_hook_nor_a_trip_end_it() {
         assert_eq!(child.wait().expect("ends").code(), Some(122));
         assert_eq!(std::fs::read_to_string(folder.path().join("told")).expect("told"), "read\n");
     }
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_hook() {
+    for command in [&[][..], &["--", "cat"]] {
+        let folder = tempfile::tempdir().expect("a folder");
+        fifo(folder.path());
+        let mut child = budget_tee(&[&["-q", "-l", "1k", "--on-exceed", "read line <fifo"], command].concat())
+            .current_dir(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        child.stdin.take().expect("piped").write_all(assistant("a", 5000).as_bytes()).expect("written");
+        let mut out = String::new();
+        child.stdout.take().expect("piped").read_to_string(&mut out).expect("its end");
+        kill(&child, Signal::TERM);
+        assert_eq!(child.wait().expect("ends").signal(), Some(15));
+        // It waits still, and is let go.
+        File::create(folder.path().join("fifo")).expect("it reads").write_all(b"go\n").expect("written");
+    }
+}
+
+#[test]
+fn a_failure_is_told_while_the_stream_rests_also_where_ended_children_are_not_told() {
+    let mut command = plain("env");
+    command.args(["--ignore-signal=CHLD", env!("CARGO_BIN_EXE_budget-tee"), "-q", "-l", "1k", "--on-exceed", "exit 3"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(assistant("a", 5000).as_bytes()).expect("written");
+    read_until(child.stderr.as_mut().expect("piped"), "the command of --on-exceed failed with exit code 3\n");
+    drop(stdin);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
 }

@@ -577,6 +577,20 @@ fn a_window_that_is_closed_ends_the_command_and_budget_tee() {
     assert!(!lives(pid));
 }
 
+#[test]
+fn a_closed_window_leaves_the_command_the_time_to_end_by_itself() {
+    let (mut ours, theirs) = terminal(80);
+    let mut command = plain("env");
+    command.args(["--default-signal=HUP", "setsid", "--ctty", env!("CARGO_BIN_EXE_budget-tee"), "-q"]);
+    command.args(shell(&[], "trap 'sleep 0.2; exit 7' HUP; echo ready; while :; do sleep 0.02; done"));
+    command.stdin(theirs.try_clone().expect("a copy")).stdout(theirs.try_clone().expect("a copy")).stderr(theirs);
+    let mut child = command.spawn().expect("starts");
+    drop(command);
+    read_until(&mut ours, "ready");
+    drop(ours);
+    assert_eq!(child.wait().expect("ends").code(), Some(7));
+}
+
 /// A result line, as a shell writes it.
 const RESULT: &str = "echo '{\"type\":\"result\",\"session_id\":\"s\",\"usage\":{\"input_tokens\":1}}'";
 
@@ -588,6 +602,10 @@ fn a_command_that_stays_after_its_result_line_is_ended_where_that_is_wanted() {
     // One with an exit code of its own keeps it.
     let script = format!("trap 'exit 7' TERM; {RESULT}; while :; do sleep 0.01; done");
     assert_eq!(wrapped(&["-q", "--linger", "0.1s"], &script).code(), Some(7));
+    // What comes then and is no turn changes nothing; and a signal of choice is one too.
+    let noise = "echo '{\"type\":\"system\",\"subtype\":\"task_notification\",\"usage\":{},\"x\":\"\\u0065\"}'";
+    let script = format!("trap 'exit 130' INT; {RESULT}; {noise}; while :; do sleep 0.01; done");
+    assert_eq!(wrapped(&["-q", "--linger", "0.1s", "-s", "INT"], &script).code(), Some(0));
     // What it started goes with it, and what does not end is killed.
     let script = format!("trap '' TERM; {RESULT}; while :; do sleep 60; done");
     assert_eq!(wrapped(&["-q", "--linger", "0.1s", "-k", "0.1s"], &script).code(), Some(0));
