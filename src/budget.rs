@@ -162,7 +162,7 @@ impl Sum {
     }
 }
 
-/// What a run is expected to use; in a unit that is not given, [`DEFAULT_ESTIMATE`] tokens or no
+/// What a run is expected to use; in a unit that is not given, 1000 tokens or no
 /// dollars, but never more than a whole budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
