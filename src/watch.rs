@@ -47,23 +47,28 @@ pub struct Shared {
 pub fn filter(shared: &Shared, account: Option<&mut Account>) -> io::Result<Exit> {
     let signals = Signals::catch(signals::FILTER)?;
     let mut watch = Watch::start(shared.clone(), account, signals, stdin(), true)?;
-    let exit = loop {
+    let (exit, signal) = loop {
         let news = watch.wait(None, None, false)?;
         shared.run_hooks();
         shared.collect_hooks();
         if let Some(end) = news.end {
-            break match end {
+            let exit = match end {
                 End::Stream => Exit::Done,
                 End::Trip => Exit::Tripped,
                 End::ReaderGone => Exit::ReaderGone,
                 End::Unreadable(_) | End::Unwritable(_) => Exit::Failed,
             };
+            break (exit, news.end_signal());
         }
         if let Some(signal) = news.end_signal() {
             return Ok(Exit::Signal(signal));
         }
     };
-    watch.await_hooks(exit, || shared.collect_hooks())
+    match (exit, signal) {
+        (_, None) => watch.await_hooks(exit, || shared.collect_hooks()),
+        (Exit::Done, Some(signal)) => Ok(Exit::Signal(signal)),
+        (exit, Some(_)) => Ok(exit),
+    }
 }
 
 /// What a wait came to.

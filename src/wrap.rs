@@ -192,9 +192,12 @@ impl Wrap<'_> {
                 break exit;
             }
         };
-        let Wrap { watch, child, shared, .. } = &mut self;
+        let Wrap { watch, child, shared, ending, .. } = &mut self;
+        let told = ending.is_some_and(|ending| ending.cause == Cause::Told);
         match exit {
             Exit::Signal(_) => Ok(exit),
+            // Who is told to end waits for nothing more.
+            _ if told => Ok(exit),
             _ => watch.await_hooks(exit, || reap(child, shared)),
         }
     }
