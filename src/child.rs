@@ -1,4 +1,4 @@
-//! The child: starts the wrapped command, and is the only one that signals or reaps anything.
+//! The child: starts the wrapped command, and is the only one that signals or reaps anything of it.
 //!
 //! No process is signalled after it was reaped, and none that is not a descendant of the child:
 //! in `budget-tee ... -- claude | jq` jq is in the same process group. On Linux budget-tee is the

@@ -224,7 +224,8 @@ impl Cli {
             .map_err(|error| Early::failed(format!("cannot read config {shown}: {}", reason(error))))?;
         let table = table();
         let takes_value = |option: &str| {
-            let found = table.get_arguments().find(|arg| arg.get_long() == Some(option) && option != "config");
+            let is_default = !["config", "completions"].contains(&option);
+            let found = table.get_arguments().find(|arg| is_default && arg.get_long() == Some(option));
             found.map(|arg| arg.get_action().takes_values())
         };
         let words = config::words(&text, takes_value).map_err(bad)?;

@@ -116,7 +116,7 @@ impl Hooks {
         }
     }
 
-    /// Waits for those that run no longer. Returns what to say of them.
+    /// Gives up those that still run. Returns what to say of them.
     pub fn leave(&mut self) -> Vec<String> {
         self.running.drain(..).map(|hook| format!("the command of {} goes on", hook.option)).collect()
     }

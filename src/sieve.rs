@@ -198,3 +198,29 @@ impl Sieve {
 fn count_lines(bytes: &[u8]) -> u64 {
     memchr_iter(b'\n', bytes).count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines that were scanned, and all lines.
+    fn sift(mut sieve: Sieve, bytes: &[u8]) -> (usize, u64) {
+        let (mut chunk, mut scanned) = (Chunk::new(bytes), 0);
+        while sieve.next_line(&mut chunk).is_some() {
+            scanned += 1;
+        }
+        scanned += usize::from(sieve.last_line().is_some());
+        (scanned, sieve.lines())
+    }
+
+    #[test]
+    fn only_lines_that_can_count_are_scanned_or_all_where_nothing_can_be_searched_for() {
+        let text = br#"{"a":"\"usage\" \u001b"}
+{"usage":1}
+{"us\u0061ge":1}
+{"message":1}
+{"a":"aborted"}"#;
+        assert_eq!(sift(Sieve::default(), text), (3, 5));
+        assert_eq!(sift(Sieve { searcher: None, ..Sieve::default() }, text), (5, 5));
+    }
+}

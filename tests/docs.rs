@@ -73,6 +73,15 @@ fn completions_are_for_every_shell_and_know_every_option() {
         assert!(text.contains("warn") && text.contains("block"), "{shell}: {text}");
     }
     assert_eq!(run(&["--completions", "tcsh"], b"").code(), Some(125));
+    // What is offered is taken.
+    for arg in budget_tee::cli::table().get_arguments() {
+        for value in arg.get_possible_values() {
+            let option = format!("--{}={}", arg.get_long().unwrap_or_default(), value.get_name());
+            if arg.get_action().takes_values() {
+                assert!(budget_tee::cli::table().try_get_matches_from(["budget-tee", &option]).is_ok(), "{option}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -210,6 +210,7 @@ fn a_bad_file_of_defaults_is_refused_with_its_field() {
         (r#"{"limit":[1,2]}"#, "--limit is given twice in tokens"),
         ("[1]", "want a JSON object"),
         (r#"{"config":"x"}"#, "config: unknown field"),
+        (r#"{"completions":"bash"}"#, "completions: unknown field"),
     ] {
         let config = file(&folder, "bad.json", contents);
         let ran = run(&["--config", text(&config)], b"");

@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use harness::{Ran, assistant, budget_tee, bytes, finish, kill, plain, read_until, run};
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 /// What a hook does that writes down what it was told.
 const TELL: &str = "echo \"$BUDGET_TEE_BUDGET_NAME $BUDGET_TEE_BUDGET_UNIT $BUDGET_TEE_BUDGET_USED \
@@ -75,6 +76,13 @@ fn what_a_hook_prints_goes_to_stderr_and_its_failure_is_a_warning() {
     }
 }
 
+/// Starts it in `folder`, with pipes.
+fn start(folder: &TempDir, args: &[&str]) -> Child {
+    let mut command = budget_tee(args);
+    command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("starts")
+}
+
 /// Makes a FIFO, which a hook can wait for.
 fn fifo(folder: &Path) {
     let made = Command::new("mkfifo").arg(folder.join("fifo")).status().expect("runs");
@@ -88,13 +96,7 @@ fn the_stream_does_not_wait_for_a_hook_nor_a_trip_end_it() {
         let folder = tempfile::tempdir().expect("a folder");
         fifo(folder.path());
         let args = ["-q", "-l", "1k", "-m", "block", "--on-exceed", "read line <fifo; echo \"$line\" >told"];
-        let mut child = budget_tee(&[&args[..], command].concat())
-            .current_dir(&folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("starts");
+        let mut child = start(&folder, &[&args[..], command].concat());
         let mut stdin = child.stdin.take().expect("piped");
         stdin.write_all(assistant("a", 5000).as_bytes()).expect("written");
         let mut out = String::new();
@@ -112,13 +114,7 @@ fn a_signal_ends_the_wait_for_a_hook() {
     for command in [&[][..], &["--", "cat"]] {
         let folder = tempfile::tempdir().expect("a folder");
         fifo(folder.path());
-        let mut child = budget_tee(&[&["-q", "-l", "1k", "--on-exceed", "read line <fifo"], command].concat())
-            .current_dir(&folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
+        let mut child = start(&folder, &[&["-q", "-l", "1k", "--on-exceed", "read line <fifo"], command].concat());
         child.stdin.take().expect("piped").write_all(assistant("a", 5000).as_bytes()).expect("written");
         let mut out = String::new();
         child.stdout.take().expect("piped").read_to_string(&mut out).expect("its end");
