@@ -1,13 +1,11 @@
 //! A run's account with its ledger: when to record what was used, and when to look at what others
 //! have used. Failures are said once; the stream goes on.
 
-use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::budget::{Estimate, Mode};
-use crate::ledger::{Ledger, Unusable};
-use crate::report::{clean, reason};
+use crate::budget::{Estimate, Mode, Sums};
+use crate::ledger::{Ledger, Place, Request, Unusable};
 use crate::run::{Run, lock};
 use crate::spend::Spend;
 
@@ -94,7 +92,7 @@ impl Account {
                 Ok(false) => self.record = Some(now + BUSY),
                 Err(error) => {
                     self.record = Some(now + FAILED);
-                    result = Err(format!("cannot write ledger: {}; going on", reason(error)));
+                    result = Err(error);
                 }
             }
         }
@@ -102,15 +100,13 @@ impl Account {
         if look {
             self.look = self.look.map(|_| now + LOOK);
             match self.ledger.look(unix_now()) {
-                Ok(_) => changed = self.share(&mut lock(run)),
-                Err(error) => {
-                    result = Err(format!("cannot read ledger: {}; going on", reason(error)));
-                }
+                Ok(()) => changed = self.share(&mut lock(run)),
+                Err(error) => result = Err(error),
             }
         }
         let said = self.failed;
         self.failed |= result.is_err();
-        (changed, result.err().filter(|_| !said))
+        (changed, result.err().filter(|_| !said).map(|error| format!("{error}; going on")))
     }
 
     fn share(&self, run: &mut Run) -> bool {
@@ -138,17 +134,17 @@ pub struct Opened {
     pub words: Vec<String>,
 }
 
-/// Opens the account of a run with the ledger at `path`, of which the last `window` seconds bind:
+/// Opens the account of a run with the ledger at `place`, of which the last `window` seconds bind:
 /// enters it where it fits, or where warn mode lets it.
 ///
 /// # Errors
 /// In block mode, where the ledger cannot be used.
-pub fn open(path: &Path, window: Option<f64>, run: &mut Run, estimate: Estimate) -> Result<Opened, Unusable> {
+pub fn open(place: &Place, window: Option<f64>, run: &mut Run, estimate: Estimate) -> Result<Opened, Unusable> {
     let now = unix_now();
-    let opened = Ledger::open(path, run.name.as_deref(), window, now);
-    match opened.and_then(|ledger| enter(ledger, run, estimate, now)) {
+    let opened = Ledger::open(place, run.name.as_deref(), window, now);
+    match opened.and_then(|ledger| enter(ledger, place, run, estimate, now)) {
         Err(error) if run.mode == Mode::Warn => Ok(Opened {
-            admitted: run.admit(estimate, &[]),
+            admitted: run.admit(estimate, Sums::default()),
             account: None,
             words: vec![format!("{error}; going on without (--mode warn)")],
         }),
@@ -156,32 +152,23 @@ pub fn open(path: &Path, window: Option<f64>, run: &mut Run, estimate: Estimate)
     }
 }
 
-fn enter(mut ledger: Ledger, run: &mut Run, estimate: Estimate, now: f64) -> Result<Opened, Unusable> {
+fn enter(mut ledger: Ledger, place: &Place, run: &mut Run, estimate: Estimate, now: f64) -> Result<Opened, Unusable> {
+    let (rooms, expected) = (run.budgets.rooms(estimate), run.budgets.expected(estimate));
+    let request = Request { estimate: expected, classes: run.classes, rooms, mode: run.mode };
+    let admission = ledger.admit(&request, now)?;
+    run.begin_with(ledger.shared(now), |name| ledger.used_by(name, now));
+    run.admit(estimate, admission.held);
     let mut words = Vec::new();
     if ledger.book().has_foreign() {
-        if run.mode == Mode::Block {
-            return Err(ledger.unusable("use", "a newer budget-tee has written to it"));
-        }
         words.push("the ledger has records of a newer budget-tee, which are not counted".to_owned());
     }
     let broken = ledger.book().broken();
     if broken > 0 {
         let plural = if broken == 1 { "line is no record and does" } else { "lines are no records and do" };
-        words.push(format!("{broken} {plural} not count in ledger {}", clean(&path_of(&ledger))));
+        words.push(format!("{broken} {plural} not count in ledger {place}"));
     }
-    let names: Vec<_> = run.budgets.all().iter().filter_map(|budget| budget.command.clone()).collect();
-    let used: Vec<_> = names.into_iter().map(|name| (ledger.used_by(&name, now), name)).collect();
-    let by_command = |name: &str| used.iter().find(|(_, known)| known == name).map_or(Spend::default(), |(t, _)| *t);
-    let admitted = ledger.admit(run.budgets.expected(estimate), run.classes, now, |shared, alive| {
-        run.begin_with(shared, by_command);
-        run.admit(estimate, alive)
-    })?;
     let limited = !run.budgets.all().is_empty();
-    Ok(Opened { admitted, account: admitted.then(|| Account::new(ledger, limited)), words })
-}
-
-fn path_of(ledger: &Ledger) -> String {
-    ledger.path().to_string_lossy().into_owned()
+    Ok(Opened { admitted: admission.entered, account: admission.entered.then(|| Account::new(ledger, limited)), words })
 }
 
 /// What a run used, by model.

@@ -85,6 +85,17 @@ impl Budget {
         self.used > self.limit
     }
 
+    fn room(&self, estimate: Estimate) -> Room {
+        let room = self.limit.checked_sub(estimate.of(self.unit, self.limit));
+        Room { of_command: self.command.is_some(), unit: self.unit, room }
+    }
+
+    /// What is used of it, where its own figure is looked for.
+    fn sums(&self) -> Sums {
+        let used = Sum { tokens: self.used, micro_usd: self.used };
+        Sums { overall: used, command: used }
+    }
+
     /// What is left; zero where it is exceeded.
     #[must_use]
     pub fn remaining(&self) -> u64 {
@@ -183,13 +194,41 @@ impl Estimate {
     }
 }
 
-/// What is used.
+/// What is used, or held, of the budgets that bind a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
+pub struct Sums {
     /// Of the overall budgets.
     pub overall: Sum,
     /// Of the budgets of this run's command.
     pub command: Sum,
+}
+
+impl Sums {
+    /// The figure for the overall budget in a unit, or for that of this run's command.
+    #[must_use]
+    pub fn unit(self, of_command: bool, unit: Unit) -> u64 {
+        if of_command { self.command.unit(unit) } else { self.overall.unit(unit) }
+    }
+}
+
+/// What may be used and held of a budget that binds a run, so that its estimate still fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Whether it is that of this run's command, or else the overall one.
+    pub of_command: bool,
+    /// What it is a number of.
+    pub unit: Unit,
+    /// Tokens or micro-dollars; `None` where not even an empty budget would do.
+    pub room: Option<u64>,
+}
+
+impl Room {
+    /// Whether a run fits in beside what is used and held.
+    #[must_use]
+    pub fn is_enough(self, used: Sums, held: Sums) -> bool {
+        let of = |sums: Sums| sums.unit(self.of_command, self.unit);
+        self.room.is_some_and(|room| of(used).saturating_add(of(held)) <= room)
+    }
 }
 
 impl Budgets {
@@ -222,22 +261,23 @@ impl Budgets {
         Sum { tokens: estimate.of(Unit::Tokens, smallest), micro_usd: estimate.of(Unit::Usd, 0) }
     }
 
-    /// The first budget into which the estimate would not fit, where others hold what `reserved`
-    /// says of its command.
+    /// The room that `estimate` needs in each budget that binds this run.
     #[must_use]
-    pub fn refusal(&self, estimate: Estimate, reserved: impl Fn(Option<&str>) -> Sum) -> Option<&Budget> {
-        self.list.iter().filter(|budget| budget.binds).find(|budget| {
-            let expected = estimate.of(budget.unit, budget.limit);
-            let held = reserved(budget.command.as_deref()).unit(budget.unit);
-            budget.used.saturating_add(held).saturating_add(expected) > budget.limit
-        })
+    pub fn rooms(&self, estimate: Estimate) -> Vec<Room> {
+        self.list.iter().filter(|budget| budget.binds).map(|budget| budget.room(estimate)).collect()
+    }
+
+    /// The first budget into which the estimate would not fit beside what others hold.
+    #[must_use]
+    pub fn refusal(&self, estimate: Estimate, held: Sums) -> Option<&Budget> {
+        let mut binding = self.list.iter().filter(|budget| budget.binds);
+        binding.find(|budget| !budget.room(estimate).is_enough(budget.sums(), held))
     }
 
     /// Takes in what is used of the budgets that bind this run.
-    pub fn set(&mut self, used: Used) {
+    pub fn set(&mut self, used: Sums) {
         for budget in self.list.iter_mut().filter(|budget| budget.binds) {
-            let used = if budget.command.is_some() { used.command } else { used.overall };
-            budget.used = used.unit(budget.unit);
+            budget.used = used.unit(budget.command.is_some(), budget.unit);
         }
     }
 
@@ -262,7 +302,7 @@ impl Budgets {
     }
 
     /// Takes in what is used, and says which budgets are now to be spoken of, each cause once.
-    pub fn charge(&mut self, used: Used) -> Vec<(Cause, Budget)> {
+    pub fn charge(&mut self, used: Sums) -> Vec<(Cause, Budget)> {
         self.set(used);
         let mut news = Vec::new();
         for budget in self.list.iter_mut().filter(|budget| budget.binds) {
@@ -299,8 +339,8 @@ mod tests {
         Sum { tokens, micro_usd: 0 }
     }
 
-    fn both(tokens: u64) -> Used {
-        Used { overall: held(tokens), command: held(tokens) }
+    fn both(tokens: u64) -> Sums {
+        Sums { overall: held(tokens), command: held(tokens) }
     }
 
     fn overall(limit: u64) -> Budgets {
@@ -360,17 +400,17 @@ mod tests {
 
     #[test]
     fn what_others_hold_is_taken() {
-        assert!(overall(500).refusal(estimate(Some(200)), |_| held(300)).is_none());
-        assert!(overall(500).refusal(estimate(Some(200)), |_| held(301)).is_some());
+        assert!(overall(500).refusal(estimate(Some(200)), both(300)).is_none());
+        assert!(overall(500).refusal(estimate(Some(200)), both(301)).is_some());
         let expected = [500, 5000].map(|limit| overall(limit).expected(estimate(None)).tokens);
         assert_eq!(expected, [500, 1000]);
     }
 
     #[test]
     fn an_estimate_must_fit_and_the_default_always_does() {
-        assert!(overall(500).refusal(estimate(None), |_| Sum::default()).is_none());
-        assert!(overall(0).refusal(estimate(None), |_| Sum::default()).is_none());
-        assert!(overall(500).refusal(estimate(Some(500)), |_| Sum::default()).is_none());
-        assert!(overall(500).refusal(estimate(Some(501)), |_| Sum::default()).is_some());
+        assert!(overall(500).refusal(estimate(None), Sums::default()).is_none());
+        assert!(overall(0).refusal(estimate(None), Sums::default()).is_none());
+        assert!(overall(500).refusal(estimate(Some(500)), Sums::default()).is_none());
+        assert!(overall(500).refusal(estimate(Some(501)), Sums::default()).is_some());
     }
 }

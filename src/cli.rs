@@ -16,6 +16,7 @@ use crate::config;
 use crate::early::{self, Early, cannot_write};
 use crate::exit::Exit;
 use crate::hook::{Commands, Hooks};
+use crate::ledger::Place;
 use crate::price::{self, Prices, Unpriced};
 use crate::report::{Style, clean, reason};
 use crate::run::Run;
@@ -323,10 +324,11 @@ impl Cli {
     ///
     /// # Errors
     /// Where an option that needs one is given without it, or options contradict each other.
-    pub fn ledger(&self) -> Result<Option<PathBuf>, Early> {
-        let path = self.ledger.clone();
+    pub fn ledger(&self) -> Result<Option<Place>, Early> {
+        let place = self.ledger.as_ref().map(|text| Place::parse(text.as_os_str())).transpose();
+        let place = place.map_err(|why| Early::failed(format!("bad ledger: {why}")))?;
         let needs = [(self.status, "--status"), (self.window.is_some(), "--window")];
-        if let (None, Some((_, option))) = (&path, needs.iter().find(|(given, _)| *given)) {
+        if let (None, Some((_, option))) = (&place, needs.iter().find(|(given, _)| *given)) {
             return Err(Early::failed(format!("{option} needs --ledger FILE, or BUDGET_TEE_LEDGER")));
         }
         if self.json && !self.status {
@@ -335,7 +337,7 @@ impl Cli {
         if self.status && !self.command.is_empty() {
             return Err(Early::failed("--status runs no command"));
         }
-        Ok(path)
+        Ok(place)
     }
 
     /// How many seconds back spend binds; `None` where all of it does.

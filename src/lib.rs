@@ -16,6 +16,7 @@ pub mod cli;
 mod config;
 pub mod early;
 pub mod exit;
+mod file;
 mod history;
 pub mod hook;
 pub mod ledger;

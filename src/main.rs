@@ -6,23 +6,22 @@
 //! names; `meter` counts what is `spend`, by `message` and `session`, with `number`s and `price`s;
 //! `budget` judges. `relay` moves the bytes; `signals` are caught in one place; `watch` waits for
 //! signals and news; `wrap` runs a command and ends its `child`; `hook` runs what a budget calls
-//! for. `account` keeps a run's `ledger`, whose records a `book` adds up for `status`, and whose
-//! `history` is summed up. `report` and `summary` write what `screen` and scripts show; `exit` is
+//! for. `account` keeps a run's `ledger`, in a `file` whose records a `book` adds up for `status`, and
+//! whose `history` is summed up. `report` and `summary` write what `screen` and scripts show; `exit` is
 //! the table of exit codes.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use budget_tee::account::{self, Opened};
 use budget_tee::book::Book;
-use budget_tee::budget::{Budget, Sum};
+use budget_tee::budget::{Budget, Sum, Sums};
 use budget_tee::cli::Cli;
 use budget_tee::early::{self, Early, cannot_write};
 use budget_tee::exit::Exit;
-use budget_tee::ledger::Ledger;
+use budget_tee::ledger::{Ledger, Place};
 use budget_tee::report::{self, reason, without_number};
 use budget_tee::run::{Run, lock};
 use budget_tee::screen::Screen;
@@ -54,8 +53,8 @@ fn run() -> Result<Exit, Early> {
     let cli = Cli::from_args()?;
     let ledger = cli.ledger()?;
     let mut run = cli.run()?;
-    if let (Some(path), Some(json)) = (&ledger, cli.status()) {
-        return status(&cli, run, path, json);
+    if let (Some(place), Some(json)) = (&ledger, cli.status()) {
+        return status(&cli, run, place, json);
     }
     let estimate = cli.estimate()?;
     let command = cli.command();
@@ -64,8 +63,8 @@ fn run() -> Result<Exit, Early> {
     }
     let summary = cli.summary()?;
     let opened = match &ledger {
-        Some(path) => account::open(path, cli.window(), &mut run, estimate).map_err(Early::failed)?,
-        None => Opened { admitted: run.admit(estimate, &[]), ..Opened::default() },
+        Some(place) => account::open(place, cli.window(), &mut run, estimate).map_err(Early::failed)?,
+        None => Opened { admitted: run.admit(estimate, Sums::default()), ..Opened::default() },
     };
     let mut account = opened.account;
     let shared = Shared {
@@ -103,21 +102,19 @@ fn run() -> Result<Exit, Early> {
 }
 
 /// Prints how a ledger's budgets stand; the exit code tells whether one is exceeded.
-fn status(cli: &Cli, mut run: Run, path: &Path, json: bool) -> Result<Exit, Early> {
+fn status(cli: &Cli, mut run: Run, place: &Place, json: bool) -> Result<Exit, Early> {
     let now = account::unix_now();
     // A ledger that no run has made yet is an empty one; its name may also be mistyped.
-    let ledger = if path.exists() {
-        Some(Ledger::open(path, None, cli.window(), now).map_err(Early::failed)?)
-    } else {
-        Screen::say_only(&format!("there is no ledger {} yet", report::clean(&path.to_string_lossy())));
-        None
-    };
+    let ledger = Ledger::read(place, cli.window(), now).map_err(Early::failed)?;
+    if ledger.is_none() {
+        Screen::say_only(&format!("there is no ledger {place} yet"));
+    }
     let empty = Book::new(cli.window());
     let book = ledger.as_ref().map_or(&empty, Ledger::book);
     let alive = ledger.as_ref().map_or(Vec::new(), |ledger| ledger.alive(run.classes));
     run.budgets.set_all(|name| Sum::of(&book.used(name, cli.window(), now), run.classes));
     let status = Status { book, alive: &alive, budgets: &run.budgets, classes: run.classes, window: cli.window(), now };
-    let title = report::clean(&path.to_string_lossy());
+    let title = place.to_string();
     let text = if json {
         status::json(&status, &title).map_err(|error| Early::failed(format!("cannot report: {error}")))?
     } else {

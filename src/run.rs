@@ -7,8 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use memchr::memchr;
 
 use crate::amount::Unit;
-use crate::book::OpenRun;
-use crate::budget::{Budget, Budgets, Cause, Estimate, Mode, Sum, Used};
+use crate::budget::{Budget, Budgets, Cause, Estimate, Mode, Sum, Sums};
 use crate::ledger::Shared;
 use crate::meter::{Finding, Meter};
 use crate::price::{Prices, Unpriced};
@@ -121,15 +120,11 @@ impl Run {
         fed
     }
 
-    /// Whether `estimate` fits beside what the runs that are `alive` hold; where it does not, that is
+    /// Whether `estimate` fits beside what the runs that are alive hold; where it does not, that is
     /// said, and block mode must not start.
-    pub fn admit(&mut self, estimate: Estimate, alive: &[OpenRun]) -> bool {
-        let held = |command: Option<&str>| {
-            let of = alive.iter().filter(|run| command.is_none() || run.name.as_deref() == command);
-            of.fold(Sum::default(), |sum, run| sum.plus(run.reserved))
-        };
+    pub fn admit(&mut self, estimate: Estimate, held: Sums) -> bool {
         let Some(budget) = self.budgets.refusal(estimate, held) else { return true };
-        let held = held(budget.command.as_deref()).unit(budget.unit);
+        let held = held.unit(budget.command.is_some(), budget.unit);
         let notice = Notice::Unfit(budget.clone(), estimate.of(budget.unit, budget.limit), held);
         self.say(notice);
         self.mode == Mode::Warn
@@ -162,10 +157,10 @@ impl Run {
     }
 
     /// What is used, this run's own and not yet recorded use included.
-    fn used(&self) -> Used {
+    fn used(&self) -> Sums {
         let new = self.meter.total().less(self.shared.own);
         let of = |spend: Spend| Sum::of(&spend.plus(new), self.classes);
-        Used { overall: of(self.shared.overall), command: of(self.shared.command) }
+        Sums { overall: of(self.shared.overall), command: of(self.shared.command) }
     }
 
     /// The budgets that have come near their limit or exceeded it since the last call.
