@@ -1,12 +1,14 @@
 //! A run's account with its ledger: when to record what was used, and when to look at what others
 //! have used. Failures are said once; the stream goes on.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::budget::{Estimate, Mode, Sums};
-use crate::ledger::{Ledger, Place, Request, Unusable};
-use crate::run::{Run, lock};
+use crate::budget::{Estimate, Mode, Sum, Sums};
+use crate::ledger::{Admission, Ledger, Place, Request, Unusable};
+use crate::report::span;
+use crate::run::{Cut, Run, lock};
 use crate::spend::Spend;
 
 /// Use is recorded at most this often.
@@ -23,9 +25,14 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Account {
     ledger: Ledger,
+    /// What the run has reserved.
+    reserved: Sum,
+    mode: Mode,
+    /// Others' use matters.
+    limited: bool,
     /// When to record next; `None` where nothing is new.
     record: Option<Instant>,
-    /// When to look next; `None` where nothing is limited.
+    /// When to look next; `None` where nothing is limited and the bell has not rung.
     look: Option<Instant>,
     last_record: Option<Instant>,
     recorded: Spend,
@@ -39,11 +46,15 @@ pub fn unix_now() -> f64 {
 }
 
 impl Account {
-    /// An account with a ledger that has admitted the run. Others' use matters where it is `limited`.
+    /// An account with a ledger that has admitted the run, and holds `reserved` for it. Others' use
+    /// matters where it is `limited`.
     #[must_use]
-    pub fn new(ledger: Ledger, limited: bool) -> Self {
+    pub fn new(ledger: Ledger, reserved: Sum, mode: Mode, limited: bool) -> Self {
         Account {
             ledger,
+            reserved,
+            mode,
+            limited,
             record: None,
             look: limited.then(|| Instant::now() + LOOK),
             last_record: None,
@@ -55,13 +66,24 @@ impl Account {
     /// Whether others' use is looked at.
     #[must_use]
     pub fn is_limited(&self) -> bool {
-        self.look.is_some()
+        self.limited
     }
 
     /// When there is something to do next.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.record.into_iter().chain(self.look).min()
+    }
+
+    /// Readable when there is something to look at before that.
+    #[must_use]
+    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.ledger.bell()
+    }
+
+    /// The bell has rung.
+    pub fn called(&mut self) {
+        self.look = Some(Instant::now());
     }
 
     /// The run has news: what it used is to be recorded soon.
@@ -98,15 +120,46 @@ impl Account {
         }
         let mut changed = false;
         if look {
-            self.look = self.look.map(|_| now + LOOK);
+            self.look = self.limited.then(|| now + LOOK);
             match self.ledger.look(unix_now()) {
                 Ok(()) => changed = self.share(&mut lock(run)),
                 Err(error) => result = Err(error),
             }
         }
+        changed |= self.does_without(&mut lock(run));
         let said = self.failed;
         self.failed |= result.is_err();
-        (changed, result.err().filter(|_| !said).map(|error| format!("{error}; going on")))
+        (changed, result.err().filter(|_| !said).map(|error| format!("{error}; going on{}", self.how_long())))
+    }
+
+    /// Block mode: cuts the run off where it may not go on without a ledger that is out of reach. Returns
+    /// whether it did.
+    fn does_without(&mut self, run: &mut Run) -> bool {
+        let Some((since, grace)) = self.ledger.away().filter(|_| self.is_bound()) else { return false };
+        let due = since + grace;
+        let cut = if Instant::now() >= due {
+            Cut::Grace(grace)
+        } else if run.has_outspent(self.reserved) {
+            Cut::Reservation
+        } else {
+            self.look = self.look.map(|look| look.min(due));
+            return false;
+        };
+        let is_news = !run.tripped();
+        run.cut(cut);
+        is_news
+    }
+
+    /// Whether the ledger binds the run.
+    fn is_bound(&self) -> bool {
+        self.limited && self.mode == Mode::Block
+    }
+
+    fn how_long(&self) -> String {
+        let away = self.ledger.away().filter(|_| self.is_bound());
+        away.map_or(String::new(), |(_, grace)| {
+            format!(" for {} within what is reserved (--offline-grace)", span(grace.as_secs_f64()))
+        })
     }
 
     fn share(&self, run: &mut Run) -> bool {
@@ -143,22 +196,31 @@ pub fn open(place: &Place, window: Option<f64>, run: &mut Run, estimate: Estimat
     let now = unix_now();
     let opened = Ledger::open(place, run.name.as_deref(), window, now);
     match opened.and_then(|ledger| enter(ledger, place, run, estimate, now)) {
-        Err(error) if run.mode == Mode::Warn => Ok(Opened {
-            admitted: run.admit(estimate, Sums::default()),
-            account: None,
-            words: vec![format!("{error}; going on without (--mode warn)")],
-        }),
+        Err(error) if run.mode == Mode::Warn => {
+            Ok(Opened { admitted: run.admit(estimate, Sums::default()), account: None, words: vec![without(&error)] })
+        }
         result => result,
     }
+}
+
+fn without(error: &Unusable) -> String {
+    format!("{error}; going on without (--mode warn)")
 }
 
 fn enter(mut ledger: Ledger, place: &Place, run: &mut Run, estimate: Estimate, now: f64) -> Result<Opened, Unusable> {
     let (rooms, expected) = (run.budgets.rooms(estimate), run.budgets.expected(estimate));
     let request = Request { estimate: expected, classes: run.classes, rooms, mode: run.mode };
-    let admission = ledger.admit(&request, now)?;
+    let mut words = Vec::new();
+    let (admission, failed) = match ledger.admit(&request, now) {
+        // One that can come back is told then what was used meanwhile.
+        Err(error) if run.mode == Mode::Warn && ledger.away().is_some() => {
+            words.push(without(&error));
+            (Admission { entered: true, ..Admission::default() }, true)
+        }
+        result => (result?, false),
+    };
     run.begin_with(ledger.shared(now), |name| ledger.used_by(name, now));
     run.admit(estimate, admission.held);
-    let mut words = Vec::new();
     if ledger.book().has_foreign() {
         words.push("the ledger has records of a newer budget-tee, which are not counted".to_owned());
     }
@@ -168,7 +230,9 @@ fn enter(mut ledger: Ledger, place: &Place, run: &mut Run, estimate: Estimate, n
         words.push(format!("{broken} {plural} not count in ledger {place}"));
     }
     let limited = !run.budgets.all().is_empty();
-    Ok(Opened { admitted: admission.entered, account: admission.entered.then(|| Account::new(ledger, limited)), words })
+    let account = admission.entered.then(|| Account::new(ledger, expected, run.mode, limited));
+    let account = account.map(|account| Account { failed, ..account });
+    Ok(Opened { admitted: admission.entered, account, words })
 }
 
 /// What a run used, by model.

@@ -4,7 +4,7 @@
 //! one that is there twice changes nothing. A line that is no record costs itself alone.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
@@ -112,9 +112,11 @@ pub struct Book {
     runs: HashMap<String, Entry>,
     ended: VecDeque<String>,
     commands: Vec<Command>,
-    models: Vec<String>,
-    /// Single spends, as far back as anybody asks.
-    spends: Vec<Spent>,
+    models: Vec<(String, Spend)>,
+    /// Single spends, as far back as anybody asks, in the order in which they came.
+    spends: VecDeque<Spent>,
+    /// What commands used in spans of time that end at these Unix seconds, summed up elsewhere.
+    spans: BTreeMap<(u64, usize), Spend>,
     /// How far back that is, in seconds.
     keep: f64,
     /// Lines that are no records.
@@ -136,11 +138,10 @@ struct Entry {
     ended: bool,
 }
 
-/// A command's name and what it used, by model.
+/// A command's name and what it used.
 #[derive(Debug, Default)]
 struct Command {
     name: Option<String>,
-    by_model: Vec<(usize, Spend)>,
     sum: Spend,
 }
 
@@ -196,7 +197,7 @@ impl Book {
         let Some(run) = record.run else {
             for (name, tokens) in &record.models.0 {
                 let model = index(&mut self.models, name);
-                self.commands[command].add(model, *tokens);
+                self.add(command, model, *tokens);
             }
             self.spend(at, now, command, total(&record.models));
             return;
@@ -211,12 +212,10 @@ impl Book {
             let (tokens, micro_usd) = (record.estimate, record.estimate_micro_usd);
             entry.estimate = Sum { tokens: tokens.unwrap_or(0), micro_usd: micro_usd.unwrap_or(0) };
         }
-        let mut more = Spend::default();
+        let mut parts = Vec::new();
         for (name, tokens) in &record.models.0 {
             let model = index(&mut self.models, name);
-            let part = entry.raise(model, *tokens);
-            self.commands[command].add(model, part);
-            more = more.plus(part);
+            parts.push((model, entry.raise(model, *tokens)));
         }
         if entry.ended {
             self.history += 1;
@@ -230,7 +229,36 @@ impl Book {
                 self.runs.remove(&oldest);
             }
         }
+        let mut more = Spend::default();
+        for (model, part) in parts {
+            self.add(command, model, part);
+            more = more.plus(part);
+        }
         self.spend(at, now, command, more);
+    }
+
+    /// Takes in what a command used ever, as it was summed up elsewhere.
+    pub fn set_command(&mut self, name: Option<&str>, sum: Spend) {
+        let command = self.command(name);
+        self.commands[command].sum = sum;
+    }
+
+    /// Takes in what was used of a model ever, as it was summed up elsewhere.
+    pub fn set_model(&mut self, name: &str, sum: Spend) {
+        let model = index(&mut self.models, name);
+        self.models[model].1 = sum;
+    }
+
+    /// Takes in what a command used in a span of time that ends at `end`, in Unix seconds, as it was
+    /// summed up elsewhere.
+    pub fn set_span(&mut self, name: Option<&str>, end: u64, sum: Spend, now: f64) {
+        let command = self.command(name);
+        while self.spans.first_key_value().is_some_and(|((oldest, _), _)| seconds(*oldest) <= now - self.keep) {
+            self.spans.pop_first();
+        }
+        if seconds(end) > now - self.keep {
+            self.spans.insert((end, command), sum);
+        }
     }
 
     /// All that was used since `since` seconds ago, or ever; by `name`'s command, or by all.
@@ -244,8 +272,8 @@ impl Book {
                 commands.map(|(_, command)| command.sum).fold(Spend::default(), sum)
             }
             Some(since) => {
-                let spends = self.spends.iter().filter(|spend| wanted(spend.command) && spend.at > now - since);
-                spends.map(|spend| spend.tokens).fold(Spend::default(), sum)
+                let spends = self.spent().filter(|spent| wanted(spent.command) && spent.at > now - since);
+                spends.map(|spent| spent.tokens).fold(Spend::default(), sum)
             }
         }
     }
@@ -261,8 +289,8 @@ impl Book {
         of: impl Fn(&Spend) -> u64,
         now: f64,
     ) -> Option<f64> {
-        let wanted = |spent: &&Spent| name.is_none() || self.commands[spent.command].name.as_deref() == name;
-        let mut spends: Vec<_> = self.spends.iter().filter(wanted).filter(|spent| spent.at > now - window).collect();
+        let wanted = |spent: &Spent| name.is_none() || self.commands[spent.command].name.as_deref() == name;
+        let mut spends: Vec<_> = self.spent().filter(wanted).filter(|spent| spent.at > now - window).collect();
         spends.sort_by(|a, b| a.at.total_cmp(&b.at));
         let mut left = spends.iter().fold(0, |sum: u64, spent| sum.saturating_add(of(&spent.tokens)));
         let mut at = None;
@@ -302,11 +330,7 @@ impl Book {
     /// Every model's name with what was used of it ever, in the order in which they were first seen.
     #[must_use]
     pub fn by_model(&self) -> Vec<(&str, Spend)> {
-        let of = |model: usize| {
-            let parts = self.commands.iter().flat_map(|command| &command.by_model);
-            parts.filter(|(known, _)| *known == model).fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens))
-        };
-        self.models.iter().enumerate().map(|(at, name)| (name.as_str(), of(at))).collect()
+        self.models.iter().map(|(name, sum)| (name.as_str(), *sum)).collect()
     }
 
     /// How many lines were no records.
@@ -334,9 +358,29 @@ impl Book {
     }
 
     fn spend(&mut self, at: f64, now: f64, command: usize, tokens: Spend) {
-        if !tokens.is_zero() && at > now - self.keep {
-            self.spends.push(Spent { at, command, tokens });
+        while self.spends.front().is_some_and(|oldest| oldest.at <= now - self.keep) {
+            self.spends.pop_front();
         }
+        if !tokens.is_zero() && at > now - self.keep {
+            self.spends.push_back(Spent { at, command, tokens });
+        }
+    }
+
+    /// What was spent when.
+    fn spent(&self) -> impl Iterator<Item = Spent> {
+        let spans = self.spans.iter().map(|((end, command), tokens)| Spent {
+            at: seconds(*end),
+            command: *command,
+            tokens: *tokens,
+        });
+        self.spends.iter().copied().chain(spans)
+    }
+
+    fn add(&mut self, command: usize, model: usize, tokens: Spend) {
+        let (_, of_model) = &mut self.models[model];
+        *of_model = of_model.plus(tokens);
+        let of_command = &mut self.commands[command].sum;
+        *of_command = of_command.plus(tokens);
     }
 
     fn command(&mut self, name: Option<&str>) -> usize {
@@ -347,20 +391,15 @@ impl Book {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a float")]
+fn seconds(at: u64) -> f64 {
+    at as f64
+}
+
 /// What any version's records have.
 #[derive(Deserialize)]
 struct Version {
     v: u32,
-}
-
-impl Command {
-    fn add(&mut self, model: usize, tokens: Spend) {
-        self.sum = self.sum.plus(tokens);
-        match self.by_model.iter_mut().find(|(known, _)| *known == model) {
-            Some((_, sum)) => *sum = sum.plus(tokens),
-            None => self.by_model.push((model, tokens)),
-        }
-    }
 }
 
 impl Entry {
@@ -388,9 +427,9 @@ fn total(models: &Models<'_>) -> Spend {
     models.0.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens))
 }
 
-fn index(names: &mut Vec<String>, name: &str) -> usize {
-    names.iter().position(|known| known == name).unwrap_or_else(|| {
-        names.push(name.to_owned());
-        names.len() - 1
+fn index(models: &mut Vec<(String, Spend)>, name: &str) -> usize {
+    models.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+        models.push((name.to_owned(), Spend::default()));
+        models.len() - 1
     })
 }

@@ -54,6 +54,8 @@ impl Child {
             if !shares_group {
                 process.process_group(0);
             }
+            #[cfg(feature = "redis")]
+            process.env_remove(crate::address::HANDED_PASSWORD);
             process.stdout(Stdio::from(writer.try_clone()?)).spawn()
         };
         let mut via_self = Command::new("/proc/self/exe");

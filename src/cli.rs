@@ -4,12 +4,16 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+#[cfg(feature = "redis")]
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, ValueHint};
 use rustix::process::Signal;
 
+#[cfg(feature = "redis")]
+use crate::address::{Address, HANDED_PASSWORD};
 use crate::amount::{Amount, Span, Unit};
 use crate::budget::{Budget, Budgets, Estimate, Mode};
 use crate::config;
@@ -103,6 +107,18 @@ pub struct Cli {
     /// Share the budgets with all runs that name FILE
     #[arg(short = 'L', long, value_name = "FILE", help_heading = "Shared budgets")]
     ledger: Option<PathBuf>,
+
+    /// In block mode, go on so long without the server [default: 60s]
+    #[cfg(feature = "redis")]
+    #[arg(long, value_name = "DURATION", help_heading = "Shared budgets")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<Span>())]
+    offline_grace: Option<Span>,
+
+    /// Drop a server's ledger unused for so long [0: never]
+    #[cfg(feature = "redis")]
+    #[arg(long, value_name = "DURATION", help_heading = "Shared budgets")]
+    #[arg(allow_hyphen_values = true, value_parser = with_form::<Span>())]
+    ledger_expiry: Option<Span>,
 
     /// Only what was spent in the last DURATION counts
     #[arg(short, long, value_name = "DURATION", help_heading = "Shared budgets")]
@@ -208,6 +224,8 @@ impl Cli {
             early::print(&text)?;
             return Err(Early { message: String::new(), exit: Exit::Done });
         }
+        #[cfg(feature = "redis")]
+        cli.hide_password()?;
         cli.gather()?;
         cli.fill_from_environment()?;
         if let Some(path) = &cli.config {
@@ -279,6 +297,11 @@ impl Cli {
         fill(&mut self.mode, other.mode);
         fill(&mut self.count, other.count);
         fill(&mut self.ledger, other.ledger);
+        #[cfg(feature = "redis")]
+        {
+            fill(&mut self.offline_grace, other.offline_grace);
+            fill(&mut self.ledger_expiry, other.ledger_expiry);
+        }
         fill(&mut self.window, other.window);
         fill(&mut self.warn_at, other.warn_at);
         fill(&mut self.prices, other.prices);
@@ -325,8 +348,7 @@ impl Cli {
     /// # Errors
     /// Where an option that needs one is given without it, or options contradict each other.
     pub fn ledger(&self) -> Result<Option<Place>, Early> {
-        let place = self.ledger.as_ref().map(|text| Place::parse(text.as_os_str())).transpose();
-        let place = place.map_err(|why| Early::failed(format!("bad ledger: {why}")))?;
+        let place = self.ledger.as_ref().map(|text| self.place(text)).transpose()?;
         let needs = [(self.status, "--status"), (self.window.is_some(), "--window")];
         if let (None, Some((_, option))) = (&place, needs.iter().find(|(given, _)| *given)) {
             return Err(Early::failed(format!("{option} needs --ledger FILE, or BUDGET_TEE_LEDGER")));
@@ -338,6 +360,60 @@ impl Cli {
             return Err(Early::failed("--status runs no command"));
         }
         Ok(place)
+    }
+
+    /// The place that a ledger's path or address names.
+    #[cfg(not(feature = "redis"))]
+    #[expect(clippy::unused_self, reason = "with the feature, options say on which terms a server is used")]
+    fn place(&self, text: &Path) -> Result<Place, Early> {
+        if Place::is_address(text.as_os_str()) {
+            let why = "this budget-tee is built without it: cargo install budget-tee --features redis";
+            return Err(Early::failed(format!("cannot use a ledger on a server: {why}")));
+        }
+        Ok(Place::File(text.to_owned()))
+    }
+
+    /// The place that a ledger's path or address names.
+    #[cfg(feature = "redis")]
+    fn place(&self, text: &Path) -> Result<Place, Early> {
+        let needs = [(self.offline_grace, "--offline-grace"), (self.ledger_expiry, "--ledger-expiry")];
+        if !Place::is_address(text.as_os_str()) {
+            return match needs.iter().find(|(given, _)| given.is_some()) {
+                Some((_, option)) => Err(Early::failed(format!("{option} needs a --ledger on a server"))),
+                None => Ok(Place::File(text.to_owned())),
+            };
+        }
+        let grace = self.offline_grace.map_or(Duration::from_secs(60), |span| span.0);
+        let password = [HANDED_PASSWORD, "BUDGET_TEE_LEDGER_PASSWORD"].iter().find_map(|name| {
+            let password = std::env::var(name).ok();
+            password.filter(|password| !password.is_empty())
+        });
+        let text = text.to_str().ok_or_else(|| Early::failed("the address of a ledger must be UTF-8"))?;
+        let expiry = self.ledger_expiry.map(|span| span.0);
+        let address = Address::parse(text, password.as_deref(), grace, expiry);
+        let address = address.map_err(|why| Early::failed(format!("cannot use the ledger's address: {why}")))?;
+        Ok(Place::Server(Box::new(address)))
+    }
+
+    /// Where the command line has a ledger's address with a password in it, everybody can read it
+    /// there: runs budget-tee anew, in this process, with the password in its environment.
+    #[cfg(feature = "redis")]
+    fn hide_password(&self) -> Result<(), Early> {
+        let address = self.ledger.as_ref().and_then(|ledger| ledger.to_str());
+        let Some((address, (plain, password))) = address.and_then(|a| Some((a, Address::without_password(a)?))) else {
+            return Ok(());
+        };
+        let args: Vec<_> = std::env::args_os().collect();
+        let (own, command) = args.split_at(args.len() - self.command.len());
+        let hidden = own.iter().map(|arg| match arg.to_str().and_then(|arg| arg.strip_suffix(address)) {
+            Some(before) => OsString::from(format!("{before}{plain}")),
+            None => arg.clone(),
+        });
+        let mut args = hidden.chain(command.iter().cloned());
+        let mut anew = std::process::Command::new("/proc/self/exe");
+        anew.arg0(args.next().unwrap_or_default()).args(args).env(HANDED_PASSWORD, password);
+        let error = anew.exec();
+        Err(Early::failed(format!("cannot hide the ledger's password: {}; give it in the environment", reason(error))))
     }
 
     /// How many seconds back spend binds; `None` where all of it does.

@@ -104,7 +104,7 @@ impl FileStore {
             }
         }
         let held = member.held_by(&alive);
-        let entered = request.fits(member.shared(book, now), held);
+        let entered = request.fits(member.shared(book, book.spent_by(&member.id), now), held);
         if entered {
             let (name, estimate) = (member.name.as_deref(), Some(request.estimate));
             text.extend(line(&member.id, name, Kind::Start, estimate, Models::default(), now)?);

@@ -58,7 +58,10 @@ impl Hooks {
             Unit::Tokens => value.to_string(),
             Unit::Usd => micro(value).to_string(),
         };
-        let started = Command::new("/bin/sh")
+        let mut shell = Command::new("/bin/sh");
+        #[cfg(feature = "redis")]
+        shell.env_remove(crate::address::HANDED_PASSWORD);
+        let started = shell
             .args(["-c", command])
             .env("BUDGET_TEE_BUDGET_NAME", budget.name())
             .env("BUDGET_TEE_BUDGET_UNIT", budget.unit.to_string())

@@ -1,19 +1,27 @@
 //! The ledger: what runs share, so that they draw on the same budgets.
 //!
 //! All that the rest of budget-tee knows of one is here: open, admit, spend, look, leave, and what
-//! it adds up to, which is [`crate::book`]'s. [`crate::file`] keeps it in a file.
+//! it adds up to, which is [`crate::book`]'s. `file` keeps it in a file, and `server` on a server.
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+#[cfg(feature = "redis")]
+use crate::address::Address;
 use crate::book::{Book, OpenRun};
 use crate::budget::{Mode, Room, Sum, Sums};
 use crate::file::FileStore;
 use crate::report::{clean, without_number};
+#[cfg(feature = "redis")]
+use crate::server::ServerStore;
 use crate::spend::{Classes, Spend};
+
+/// What begins an address: plain, and encrypted.
+pub(crate) const SCHEMES: [&str; 2] = ["redis://", "rediss://"];
 
 /// How long the start and the end of a run may wait for a ledger.
 pub(crate) const WAIT: Duration = Duration::from_secs(5);
@@ -23,20 +31,16 @@ pub(crate) const WAIT: Duration = Duration::from_secs(5);
 pub enum Place {
     /// In a file.
     File(PathBuf),
+    /// On a server.
+    #[cfg(feature = "redis")]
+    Server(Box<Address>),
 }
 
 impl Place {
-    /// The place that a `--ledger` names.
-    ///
-    /// # Errors
-    /// Where it is an address that cannot be used, in words that do not repeat it.
-    pub fn parse(text: &OsStr) -> Result<Self, String> {
-        let is_address =
-            ["redis://", "rediss://"].iter().any(|scheme| text.as_encoded_bytes().starts_with(scheme.as_bytes()));
-        if is_address {
-            return Err("this budget-tee keeps ledgers in files only; build it with --features redis".to_owned());
-        }
-        Ok(Place::File(PathBuf::from(text)))
+    /// Whether a `--ledger` names a server, and no file.
+    #[must_use]
+    pub fn is_address(text: &OsStr) -> bool {
+        SCHEMES.iter().any(|scheme| text.as_encoded_bytes().starts_with(scheme.as_bytes()))
     }
 }
 
@@ -44,6 +48,8 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::File(path) => f.write_str(&clean(&path.to_string_lossy())),
+            #[cfg(feature = "redis")]
+            Place::Server(address) => address.fmt(f),
         }
     }
 }
@@ -52,14 +58,20 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug)]
 pub struct Unusable {
     doing: &'static str,
-    place: Place,
+    place: String,
     why: String,
 }
 
 impl Unusable {
     /// Something could not be done with the ledger at `place`.
     pub(crate) fn new(doing: &'static str, place: &Place, why: impl fmt::Display) -> Unusable {
-        Unusable { doing, place: place.clone(), why: without_number(&why.to_string()) }
+        Unusable { doing, place: place.to_string(), why: without_number(&why.to_string()) }
+    }
+
+    /// The same, where the place is known by what is shown of it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn at(doing: &'static str, place: String, why: String) -> Unusable {
+        Unusable { doing, place, why }
     }
 
     /// With what has been lost by it.
@@ -94,7 +106,7 @@ pub(crate) struct Member {
 }
 
 /// What a run asks for before it starts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// What it expects to use.
     pub estimate: Sum,
@@ -141,6 +153,8 @@ pub struct Ledger {
 #[derive(Debug)]
 enum Store {
     File(FileStore),
+    #[cfg(feature = "redis")]
+    Server(Box<ServerStore>),
 }
 
 impl Ledger {
@@ -154,6 +168,8 @@ impl Ledger {
         let member = Member { id: format!("{id:016x}"), name: name.map(str::to_owned), window };
         let store = match place {
             Place::File(path) => Store::File(FileStore::open(path)?),
+            #[cfg(feature = "redis")]
+            Place::Server(address) => Store::Server(Box::new(ServerStore::open(address, &member)?)),
         };
         Ok(Ledger { member, book: Book::new(window), store })
     }
@@ -163,13 +179,19 @@ impl Ledger {
     /// # Errors
     /// Where it cannot be used.
     pub fn read(place: &Place, window: Option<f64>, now: f64) -> Result<Option<Self>, Unusable> {
-        match place {
-            Place::File(path) if !path.exists() => return Ok(None),
-            Place::File(_) => {}
+        if let Place::File(path) = place
+            && !path.exists()
+        {
+            return Ok(None);
         }
         let mut ledger = Ledger::open(place, None, window, now)?;
-        ledger.look(now)?;
-        Ok(Some(ledger))
+        let Ledger { member, book, store } = &mut ledger;
+        let is_there = match store {
+            Store::File(file) => file.look(member, book, now).map(|()| true),
+            #[cfg(feature = "redis")]
+            Store::Server(server) => server.read(member, book, now),
+        };
+        Ok(is_there?.then_some(ledger))
     }
 
     /// Checks and reserves in one step: a run that fits is entered with its estimate. Runs that
@@ -181,6 +203,8 @@ impl Ledger {
     pub fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Unusable> {
         match &mut self.store {
             Store::File(file) => file.admit(&self.member, &mut self.book, request, now),
+            #[cfg(feature = "redis")]
+            Store::Server(server) => server.admit(&self.member, &mut self.book, request, now),
         }
     }
 
@@ -192,6 +216,11 @@ impl Ledger {
     pub fn spend(&mut self, models: &[(String, Spend)], now: f64) -> Result<bool, Unusable> {
         match &mut self.store {
             Store::File(file) => file.spend(&self.member, &mut self.book, models, now),
+            #[cfg(feature = "redis")]
+            Store::Server(server) => {
+                server.spend(models);
+                Ok(true)
+            }
         }
     }
 
@@ -202,6 +231,8 @@ impl Ledger {
     pub fn look(&mut self, now: f64) -> Result<(), Unusable> {
         match &mut self.store {
             Store::File(file) => file.look(&self.member, &mut self.book, now),
+            #[cfg(feature = "redis")]
+            Store::Server(server) => server.look(&self.member, &mut self.book, now),
         }
     }
 
@@ -212,19 +243,56 @@ impl Ledger {
     pub fn leave(&mut self, models: &[(String, Spend)], now: f64) -> Result<(), Unusable> {
         match &mut self.store {
             Store::File(file) => file.leave(&self.member, &mut self.book, models, now),
+            #[cfg(feature = "redis")]
+            Store::Server(server) => server.leave(&self.member, &mut self.book, models, now),
         }
     }
 
     /// What is used together, as far as it binds now.
     #[must_use]
     pub fn shared(&self, now: f64) -> Shared {
-        self.member.shared(&self.book, now)
+        match &self.store {
+            Store::File(_) => self.member.shared(&self.book, self.book.spent_by(&self.member.id), now),
+            #[cfg(feature = "redis")]
+            Store::Server(server) => self.member.shared(&self.book, server.own(), self.time(now)),
+        }
+    }
+
+    /// The time by the ledger's clock, in Unix seconds.
+    #[must_use]
+    pub fn time(&self, now: f64) -> f64 {
+        match &self.store {
+            Store::File(_) => now,
+            #[cfg(feature = "redis")]
+            Store::Server(server) => server.time(now),
+        }
+    }
+
+    /// Since when the ledger is out of reach, where it can come back, and how long a run in block mode
+    /// goes on without it.
+    #[must_use]
+    pub fn away(&self) -> Option<(Instant, Duration)> {
+        match &self.store {
+            Store::File(_) => None,
+            #[cfg(feature = "redis")]
+            Store::Server(server) => server.away(),
+        }
+    }
+
+    /// Readable when there is something to look at; `None` where only looking tells.
+    #[must_use]
+    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+        match &self.store {
+            Store::File(_) => None,
+            #[cfg(feature = "redis")]
+            Store::Server(server) => Some(server.bell()),
+        }
     }
 
     /// What the runs of a command used, as far as it binds now.
     #[must_use]
     pub fn used_by(&self, name: &str, now: f64) -> Spend {
-        self.book.used(Some(name), self.member.window, now)
+        self.book.used(Some(name), self.member.window, self.time(now))
     }
 
     /// The runs that are alive, with what they hold, without this one.
@@ -232,6 +300,8 @@ impl Ledger {
     pub fn alive(&self, classes: Classes) -> Vec<OpenRun> {
         match &self.store {
             Store::File(file) => file.alive(&self.member, &self.book, classes),
+            #[cfg(feature = "redis")]
+            Store::Server(server) => server.alive(classes),
         }
     }
 
@@ -244,11 +314,11 @@ impl Ledger {
 
 impl Member {
     /// What is used together, as far as it binds this member.
-    pub(crate) fn shared(&self, book: &Book, now: f64) -> Shared {
+    pub(crate) fn shared(&self, book: &Book, own: Spend, now: f64) -> Shared {
         Shared {
             overall: book.used(None, self.window, now),
             command: self.name.as_deref().map_or(Spend::default(), |name| book.used(Some(name), self.window, now)),
-            own: book.spent_by(&self.id),
+            own,
         }
     }
 

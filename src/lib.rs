@@ -8,12 +8,18 @@
 //! ```
 
 pub mod account;
+#[cfg(feature = "redis")]
+pub mod address;
 pub mod amount;
 pub mod book;
 pub mod budget;
+#[cfg(feature = "redis")]
+mod call;
 pub mod child;
 pub mod cli;
 mod config;
+#[cfg(feature = "redis")]
+mod courier;
 pub mod early;
 pub mod exit;
 mod file;
@@ -29,6 +35,8 @@ pub mod report;
 pub mod run;
 pub mod scan;
 pub mod screen;
+#[cfg(feature = "redis")]
+mod server;
 mod session;
 pub mod sieve;
 pub mod signals;

@@ -111,6 +111,7 @@ fn status(cli: &Cli, mut run: Run, place: &Place, json: bool) -> Result<Exit, Ea
     }
     let empty = Book::new(cli.window());
     let book = ledger.as_ref().map_or(&empty, Ledger::book);
+    let now = ledger.as_ref().map_or(now, |ledger| ledger.time(now));
     let alive = ledger.as_ref().map_or(Vec::new(), |ledger| ledger.alive(run.classes));
     run.budgets.set_all(|name| Sum::of(&book.used(name, cli.window(), now), run.classes));
     let status = Status { book, alive: &alive, budgets: &run.budgets, classes: run.classes, window: cli.window(), now };

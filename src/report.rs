@@ -11,7 +11,7 @@ use crate::budget::{Budget, Cause, Mode};
 use crate::exit::Exit;
 use crate::meter::Finding;
 use crate::price::Unpriced;
-use crate::run::{Notice, Run};
+use crate::run::{Cut, Notice, Run};
 use crate::spend::{Class, Classes, Spend};
 use crate::summary::Outcome;
 
@@ -76,6 +76,21 @@ pub fn reason(error: impl Into<std::io::Error>) -> String {
 #[must_use]
 pub fn without_number(text: &str) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// A span of time as people read it: `45s`, `12m`, `5h 30m`, `3d 2h`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]
+pub(crate) fn span(seconds: f64) -> String {
+    let seconds = seconds.ceil() as u64;
+    let two = |whole: u64, unit: &str, part: u64, sub: &str| {
+        if part == 0 { format!("{whole}{unit}") } else { format!("{whole}{unit} {part}{sub}") }
+    };
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => two(seconds / 60, "m", seconds % 60, "s"),
+        3_600..86_400 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "m"),
+        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
+    }
 }
 
 /// A text from outside as this screen can show it.
@@ -227,6 +242,13 @@ pub fn notice(notice: &Notice, run: &Run, style: Style) -> String {
             if *held > 0 { format!(", {} held by runs alive", in_full(budget.unit, *held)) } else { String::new() },
             then("not started; raise the limit or lower --estimate")
         ),
+        Notice::Cut(Cut::Grace(grace)) => format!(
+            "the ledger has been out of reach for {} (--offline-grace); stopping here (--mode block)",
+            span(grace.as_secs_f64())
+        ),
+        Notice::Cut(Cut::Reservation) => "the ledger is out of reach and what was reserved is used up (--estimate); \
+             stopping here (--mode block)"
+            .to_owned(),
         Notice::Finding(Finding::Blind) => "no message has reported tokens so far (a gateway?): live counting is \
              blind here, and budgets bind at the result line only"
             .to_owned(),
@@ -261,6 +283,7 @@ pub fn report(run: &Run, exit: Exit, style: Style) -> String {
     let outcome = match Outcome::of(run, exit) {
         Outcome::Completed => "completed",
         Outcome::Exceeded => "completed, budget exceeded",
+        Outcome::Stopped if run.was_cut().is_some() => "stopped, ledger out of reach",
         Outcome::Stopped if run.budgets.exceeded().is_none() => "stopped, model without a price",
         Outcome::Stopped => "stopped, budget exceeded",
         Outcome::Refused => "refused",

@@ -3,6 +3,7 @@
 //! This is what the relay feeds and the watch looks at. It does no I/O and knows no clock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use memchr::memchr;
 
@@ -28,6 +29,17 @@ pub enum Notice {
     Unfit(Budget, u64, u64),
     /// What the meter found out about the stream.
     Finding(Finding),
+    /// Block mode stops for want of the ledger.
+    Cut(Cut),
+}
+
+/// Why block mode stops a run whose ledger is out of reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// It has been so for as long as `--offline-grace` allows.
+    Grace(Duration),
+    /// The run has used what it had reserved.
+    Reservation,
 }
 
 /// The state of a run.
@@ -57,6 +69,7 @@ pub struct Run {
     trip_waits: bool,
     /// What is used together with others.
     shared: Shared,
+    cut: Option<Cut>,
 }
 
 /// What came of a part of the stream.
@@ -150,6 +163,29 @@ impl Run {
         true
     }
 
+    /// Whether more has been used than what is known of others' use already has in it and `reserved`
+    /// had left, in a unit that is limited.
+    #[must_use]
+    pub fn has_outspent(&self, reserved: Sum) -> bool {
+        let of = |spend: &Spend| Sum::of(spend, self.classes);
+        let (new, left) = (of(&self.unshared()), reserved.less(of(&self.shared.own)));
+        [Unit::Tokens, Unit::Usd].iter().any(|unit| self.budgets.has(*unit) && new.unit(*unit) > left.unit(*unit))
+    }
+
+    /// Block mode: it stops at the next end of a line, since its ledger is out of reach.
+    pub fn cut(&mut self, cut: Cut) {
+        if !self.tripped {
+            (self.tripped, self.trip_waits, self.cut) = (true, true, Some(cut));
+            self.say(Notice::Cut(cut));
+        }
+    }
+
+    /// Why it was stopped, where its ledger was out of reach.
+    #[must_use]
+    pub fn was_cut(&self) -> Option<Cut> {
+        self.cut
+    }
+
     /// Whether nothing more is to be forwarded: a budget is exceeded, and a line has just ended.
     #[must_use]
     pub fn is_at_its_end(&self) -> bool {
@@ -158,9 +194,14 @@ impl Run {
 
     /// What is used, this run's own and not yet recorded use included.
     fn used(&self) -> Sums {
-        let new = self.meter.total().less(self.shared.own);
+        let new = self.unshared();
         let of = |spend: Spend| Sum::of(&spend.plus(new), self.classes);
         Sums { overall: of(self.shared.overall), command: of(self.shared.command) }
+    }
+
+    /// What this run has used and the ledger has not heard of, as far as is known here.
+    fn unshared(&self) -> Spend {
+        self.meter.total().less(self.shared.own)
     }
 
     /// The budgets that have come near their limit or exceeded it since the last call.

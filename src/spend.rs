@@ -135,6 +135,12 @@ impl Classes {
             .fold(0, |sum: u64, (class, _)| sum.saturating_add(tokens.of(*class)))
     }
 
+    /// Whether each class of [`Class::ALL`] counts.
+    #[cfg(feature = "redis")]
+    pub(crate) fn chosen(self) -> [bool; 4] {
+        self.0
+    }
+
     /// The names of the chosen classes.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         Class::ALL.iter().zip(self.0).filter(|(_, chosen)| *chosen).map(|(class, _)| class.name())

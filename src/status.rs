@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::amount::{Unit, exact, human, in_full, micro};
 use crate::book::{Book, OpenRun, PACE_OVER};
 use crate::budget::{Budget, Budgets, Sum};
-use crate::report::{Style, budget_lines, classes_line, label, model_lines};
+use crate::report::{Style, budget_lines, classes_line, label, model_lines, span};
 use crate::spend::{Classes, Spend};
 use crate::summary::BudgetFacts;
 
@@ -118,21 +118,6 @@ pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
 fn both(sum: Sum) -> String {
     let tokens = human(Unit::Tokens, sum.tokens);
     if sum.micro_usd > 0 { format!("{tokens} and {}", human(Unit::Usd, sum.micro_usd)) } else { tokens }
-}
-
-/// A span of time as people read it: `45s`, `12m`, `5h 30m`, `3d 2h`.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]
-fn span(seconds: f64) -> String {
-    let seconds = seconds.ceil() as u64;
-    let two = |whole: u64, unit: &str, part: u64, sub: &str| {
-        if part == 0 { format!("{whole}{unit}") } else { format!("{whole}{unit} {part}{sub}") }
-    };
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => two(seconds / 60, "m", seconds % 60, "s"),
-        3_600..86_400 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "m"),
-        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
-    }
 }
 
 /// The report for scripts. Tokens are those used in the window; models are counted since the beginning.

@@ -164,15 +164,25 @@ impl<'a> Watch<'a> {
         let time = [time, self.redraw.wait(), due].into_iter().flatten().min();
         // The bell of a relay that has ended rings for ever; stdout is not its own any more.
         let listening = self.relay.is_some();
-        let [bell, called, reader_gone, _] = {
+        let [bell, called, reader_gone, _, ledger] = {
             let bell = if listening { self.bell.as_fd() } else { self.signals.as_fd() };
             let out: BorrowedFd<'_> = if stdout_too && listening { stdout() } else { bell };
             let signals = self.signals.as_fd();
             let child = child.unwrap_or(signals);
-            let fds =
-                [(bell, PollFlags::IN), (signals, PollFlags::IN), (out, PollFlags::empty()), (child, PollFlags::IN)];
-            ready(fds, time)?
+            let ledger = self.account.as_ref().and_then(|account| account.bell());
+            let fds = [
+                (bell, PollFlags::IN),
+                (signals, PollFlags::IN),
+                (out, PollFlags::empty()),
+                (child, PollFlags::IN),
+                (ledger.unwrap_or(signals), PollFlags::IN),
+            ];
+            let [bell, called, reader_gone, child, rang] = ready(fds, time)?;
+            [bell, called, reader_gone, child, rang && ledger.is_some()]
         };
+        if let Some(account) = self.account.as_mut().filter(|_| ledger) {
+            account.called();
+        }
         let mut news = News { reader_gone: reader_gone && stdout_too && listening, ..News::default() };
         if bell && listening {
             self.redraw.wanted = true;

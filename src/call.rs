@@ -1,0 +1,330 @@
+//! What a ledger on a server is asked, and what it answers. No socket.
+//!
+//! `ledger.lua` is the other end of this. Figures on a server are exact up to [`MOST`] and stay
+//! there: its scripts count in doubles.
+
+use std::time::{Duration, Instant};
+
+use redis::{FromRedisValue, ParsingError, RedisResult, Value};
+use serde::Serialize;
+
+use crate::amount::Unit;
+use crate::book::{Book, OpenRun, PACE_OVER};
+use crate::budget::{Sum, Sums};
+use crate::ledger::{Admission, Member, Request};
+use crate::spend::{Classes, Spend};
+
+/// The highest figure: 2^53 - 1.
+const MOST: u64 = (1 << 53) - 1;
+
+/// What a run asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// To start.
+    Admit,
+    /// To have what it used recorded, and to stay alive.
+    Step,
+    /// The same for the last time.
+    Leave,
+    /// Nothing: a report reads all there is.
+    Read,
+}
+
+impl Verb {
+    fn name(self) -> &'static str {
+        match self {
+            Verb::Admit => "admit",
+            Verb::Step => "step",
+            Verb::Leave => "leave",
+            Verb::Read => "read",
+        }
+    }
+}
+
+/// Sums of commands over spans of time; a window is seen in the coarsest that are no more than a
+/// thirtieth of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Ever,
+    Seconds,
+    Minutes,
+    Hours,
+    Days,
+}
+
+impl Level {
+    const ALL: [Level; 5] = [Level::Ever, Level::Seconds, Level::Minutes, Level::Hours, Level::Days];
+
+    /// The one for a window of so many seconds.
+    fn of(window: Option<f64>) -> Level {
+        match window {
+            None => Level::Ever,
+            Some(window) if window < 1_800.0 => Level::Seconds,
+            Some(window) if window < 108_000.0 => Level::Minutes,
+            Some(window) if window < 2_592_000.0 => Level::Hours,
+            Some(_) => Level::Days,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Level::Ever => "ever",
+            Level::Seconds => "seconds",
+            Level::Minutes => "minutes",
+            Level::Hours => "hours",
+            Level::Days => "days",
+        }
+    }
+
+    /// How long a span is, in seconds.
+    fn step(self) -> u64 {
+        match self {
+            Level::Ever | Level::Seconds => 1,
+            Level::Minutes => 60,
+            Level::Hours => 3_600,
+            Level::Days => 86_400,
+        }
+    }
+}
+
+/// What stays the same from call to call.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) id: String,
+    name: Option<String>,
+    window: Option<f64>,
+    /// How long what it holds is held after a call.
+    pub(crate) lease: Duration,
+    expiry: Option<Duration>,
+}
+
+impl Terms {
+    pub(crate) fn new(member: &Member, lease: Duration, expiry: Option<Duration>) -> Self {
+        Terms { id: member.id.clone(), name: member.name.clone(), window: member.window, lease, expiry }
+    }
+}
+
+/// A call as the script takes it. Times are milliseconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Call<'a> {
+    verb: &'static str,
+    id: &'a str,
+    suffix: String,
+    lease: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiry: Option<u64>,
+    models: Vec<(&'a str, u64, u64, u64, u64, u64)>,
+    estimate: [u64; 2],
+    classes: [bool; 4],
+    must_fit: bool,
+    rooms: Vec<CallRoom>,
+    level: &'static str,
+    window: u64,
+    look: Vec<&'static str>,
+    born: &'a str,
+    since: u64,
+}
+
+/// A [`crate::budget::Room`]: unit 1 is tokens and 2 is micro-dollars, less than none is -1.
+#[derive(Debug, Serialize)]
+struct CallRoom {
+    of_command: bool,
+    unit: u8,
+    room: i64,
+}
+
+impl<'a> Call<'a> {
+    /// A call for what has changed since the revision `since` of the ledger that was `born` so.
+    pub(crate) fn new(
+        terms: &'a Terms,
+        verb: Verb,
+        request: &Request,
+        models: &'a [(String, Spend)],
+        born: &'a str,
+        since: u64,
+    ) -> Self {
+        let level = Level::of(terms.window);
+        let figure = |figure: u64| figure.min(MOST);
+        let of_model = |(name, spend): &'a (String, Spend)| {
+            let Spend { input, output, cache_write, cache_read, micro_usd } = *spend;
+            let [a, b, c, d, e] = [input, output, cache_write, cache_read, micro_usd].map(figure);
+            (name.as_str(), a, b, c, d, e)
+        };
+        let rooms = request.rooms.iter().map(|room| CallRoom {
+            of_command: room.of_command,
+            unit: if room.unit == Unit::Tokens { 1 } else { 2 },
+            room: room.room.map_or(-1, |room| room.min(MOST).cast_signed()),
+        });
+        let look = match verb {
+            Verb::Read => Level::ALL.iter().map(|level| level.name()).chain(["models"]).collect(),
+            _ => vec![level.name()],
+        };
+        Call {
+            verb: verb.name(),
+            id: &terms.id,
+            suffix: suffix(terms.name.as_deref()),
+            lease: milliseconds(terms.lease),
+            expiry: terms.expiry.map(milliseconds),
+            models: models.iter().filter(|(_, spend)| !spend.is_zero()).map(of_model).collect(),
+            estimate: [request.estimate.tokens, request.estimate.micro_usd].map(figure),
+            classes: request.classes.chosen(),
+            must_fit: request.must_fit(),
+            rooms: rooms.collect(),
+            level: level.name(),
+            window: terms.window.map_or(0, |window| milliseconds(Duration::from_secs_f64(window))),
+            look,
+            born,
+            since,
+        }
+    }
+
+    /// The call as JSON.
+    pub(crate) fn json(&self) -> RedisResult<String> {
+        serde_json::to_string(self).map_err(|error| std::io::Error::from(error).into())
+    }
+}
+
+/// An answer. Nobody but this program's scripts should write there; where somebody has, a figure that
+/// cannot be read is nothing.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The server's time, in Unix seconds.
+    pub(crate) now: f64,
+    /// When it came.
+    pub(crate) arrived: Instant,
+    /// Which life of the ledger it is of; empty where there is no ledger.
+    pub(crate) born: String,
+    pub(crate) revision: u64,
+    /// It has all there is, and not only what has changed.
+    pub(crate) is_whole: bool,
+    /// What is recorded of this run.
+    pub(crate) own: Spend,
+    pub(crate) admission: Admission,
+    cells: Vec<[String; 3]>,
+    alive: Vec<Alive>,
+}
+
+/// A run that is alive.
+#[derive(Clone, Debug)]
+pub(crate) struct Alive {
+    id: String,
+    name: Option<String>,
+    estimate: Sum,
+    spent: Spend,
+}
+
+impl FromRedisValue for Answer {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        type Parts = (u64, String, u64, u8, String, u8, Vec<u64>, Vec<Vec<u8>>, Vec<Vec<u8>>);
+        let (now, born, revision, whole, own, entered, held, cells, alive): Parts = redis::from_redis_value(value)?;
+        let held = <[u64; 4]>::try_from(held).unwrap_or_default();
+        let sum = |tokens, micro_usd| Sum { tokens, micro_usd };
+        let words = |words: Vec<Vec<u8>>| -> Vec<String> {
+            words.into_iter().map(|word| String::from_utf8_lossy(&word).into_owned()).collect()
+        };
+        Ok(Answer {
+            now: Duration::from_millis(now).as_secs_f64(),
+            arrived: Instant::now(),
+            born,
+            revision,
+            is_whole: whole == 1,
+            own: five(&own),
+            admission: Admission {
+                entered: entered == 1,
+                held: Sums { overall: sum(held[0], held[1]), command: sum(held[2], held[3]) },
+            },
+            cells: words(cells).chunks_exact(3).map(|cell| std::array::from_fn(|at| cell[at].clone())).collect(),
+            alive: words(alive).chunks_exact(5).map(Alive::of).collect(),
+        })
+    }
+}
+
+impl Answer {
+    /// Whether others have used anything since the last.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.cells.is_empty()
+    }
+
+    /// Takes what it tells into a book whose window is `window`. Of a report, which is told all levels,
+    /// the pace of the last hour is to be taken from the minutes where the window's spans are longer.
+    pub(crate) fn enter_into(&self, book: &mut Book, window: Option<f64>, is_report: bool) {
+        let level = Level::of(window);
+        let minutes_from = match level {
+            _ if !is_report => None,
+            Level::Ever => Some(0),
+            Level::Hours | Level::Days => {
+                let hour_ago = whole_seconds(self.now - PACE_OVER);
+                Some(hour_ago - hour_ago % level.step())
+            }
+            Level::Seconds | Level::Minutes => None,
+        };
+        for [of, field, sum] in &self.cells {
+            let sum = five(sum);
+            if of == "models" {
+                book.set_model(field, sum);
+                continue;
+            }
+            let (span, name) = field.split_once(' ').map_or((field.as_str(), None), |(span, name)| (span, Some(name)));
+            let (Some(of), Ok(span)) = (Level::ALL.into_iter().find(|level| level.name() == of), span.parse::<u64>())
+            else {
+                continue;
+            };
+            if of == Level::Ever {
+                book.set_command(name, sum);
+            }
+            let begin = span.saturating_mul(of.step());
+            let is_wanted = match (of, minutes_from) {
+                (Level::Ever, _) => false,
+                (Level::Minutes, Some(from)) => begin >= from,
+                (of, Some(from)) => of == level && begin < from,
+                (of, None) => of == level,
+            };
+            if is_wanted {
+                book.set_span(name, begin.saturating_add(of.step()), sum, self.now);
+            }
+        }
+    }
+
+    /// The runs that are alive, with what they hold in tokens of `classes`.
+    pub(crate) fn alive(&self, classes: Classes) -> Vec<OpenRun> {
+        let open = |run: &Alive| OpenRun {
+            id: run.id.clone(),
+            name: run.name.clone(),
+            reserved: run.estimate.less(Sum::of(&run.spent, classes)),
+        };
+        self.alive.iter().map(open).collect()
+    }
+}
+
+impl Alive {
+    fn of(parts: &[String]) -> Self {
+        let figure = |at: usize| parts[at].parse().unwrap_or(0);
+        Alive {
+            id: parts[0].clone(),
+            name: parts[1].strip_prefix(' ').map(str::to_owned),
+            estimate: Sum { tokens: figure(2), micro_usd: figure(3) },
+            spent: five(&parts[4]),
+        }
+    }
+}
+
+/// How the script tells commands apart: what stands behind the span of time.
+fn suffix(name: Option<&str>) -> String {
+    name.map_or(String::new(), |name| format!(" {name}"))
+}
+
+/// Input, output, cache write, cache read, micro-dollars.
+fn five(text: &str) -> Spend {
+    let mut figures = text.split(' ').map(|figure| figure.parse().unwrap_or(0));
+    let mut next = || figures.next().unwrap_or(0);
+    Spend { input: next(), output: next(), cache_write: next(), cache_read: next(), micro_usd: next() }
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(MOST).min(MOST)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]
+fn whole_seconds(at: f64) -> u64 {
+    at as u64
+}

@@ -1,0 +1,340 @@
+//! The courier: a thread that carries what a run has used to a server, and brings what all have.
+//!
+//! Only the start and the end of a run wait for it. On the desk, where it is handed things, what is
+//! newer takes the place of what is older, both ways: nothing piles up while the server is away.
+
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
+
+use crate::address::Address;
+use crate::call::{Answer, Call, Terms, Verb};
+use crate::ledger::Request;
+use crate::report::{clean, without_number};
+use crate::run::lock;
+use crate::spend::Spend;
+
+/// What a run has used is sent at most this often.
+const RECORD: Duration = Duration::from_millis(200);
+
+/// What others have used is asked for this often, where it matters.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a server may take to be reached and to answer, before it counts as out of reach.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long to wait before a server that was not reached is tried again: first, and at most.
+const AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+
+/// What the courier and the rest hand each other.
+#[derive(Debug, Default)]
+struct Desk {
+    /// What somebody waits for.
+    errand: Option<Verb>,
+    /// How often it was tried in vain.
+    tries: u32,
+    /// The run is under way: what it uses is carried without being asked for.
+    works: bool,
+    /// Others' use matters to it.
+    looks: bool,
+    /// What it asked for.
+    request: Request,
+    /// All that it has used, by model, and whether the server has yet to hear of it.
+    models: Vec<(String, Spend)>,
+    is_new: bool,
+    /// The revision that the reader has, and of which ledger's life.
+    born: String,
+    since: u64,
+    /// Everything is to be read anew: the server may have lost something.
+    refresh: bool,
+    /// The last answer, until it is taken; it has all that has changed since the reader's revision.
+    answer: Option<Answer>,
+    /// Why the server could not be used the last time.
+    failure: Option<Failure>,
+    /// When it last could be.
+    reached: Option<Instant>,
+    /// The reader has been rung for and has not looked yet.
+    rung: bool,
+}
+
+/// Why a server could not be used.
+#[derive(Clone, Debug)]
+struct Failure {
+    why: String,
+    /// To try again at once would come to the same.
+    is_final: bool,
+}
+
+/// The desk, and how to call to it.
+#[derive(Debug)]
+struct Office {
+    desk: Mutex<Desk>,
+    called: Condvar,
+    bell: PipeWriter,
+}
+
+/// The reader's side of the desk.
+#[derive(Debug)]
+pub(crate) struct Courier {
+    office: Arc<Office>,
+    bell: PipeReader,
+    place: String,
+}
+
+impl Courier {
+    /// Starts the courier for the server at `address`, on `terms`.
+    pub(crate) fn start(address: &Address, terms: Terms) -> std::io::Result<Self> {
+        let (bell, ring) = pipe()?;
+        let office = Arc::new(Office { desk: Mutex::default(), called: Condvar::new(), bell: ring });
+        let route = Route {
+            office: Arc::clone(&office),
+            client: Client::open(address.info()).map_err(std::io::Error::other)?,
+            script: Script::new(include_str!("ledger.lua")),
+            prefix: address.prefix().to_owned(),
+            terms,
+            connection: None,
+            last: Instant::now(),
+            pause: AGAIN[0],
+        };
+        std::thread::Builder::new().name("courier".to_owned()).spawn(move || route.run())?;
+        Ok(Courier { office, bell, place: address.to_string() })
+    }
+
+    /// Has an errand done, and waits for it until `wait` has passed. What fails for good, or fails
+    /// where nobody is there, is given up at once unless the errand is to leave.
+    pub(crate) fn send(&self, verb: Verb, wait: Duration) -> Result<Answer, String> {
+        let until = Instant::now() + wait;
+        let mut desk = self.desk();
+        // Where it has been away for long, it is asked once more.
+        let is_long_away = desk.away_since().is_some_and(|since| since.elapsed() >= wait);
+        let insists = verb == Verb::Leave && !is_long_away;
+        desk.errand = Some(verb);
+        desk.tries = 0;
+        self.office.called.notify_all();
+        loop {
+            if desk.errand.is_none()
+                && let Some(answer) = desk.answer.take()
+            {
+                desk.taken(&answer);
+                return Ok(answer);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let given_up = match &desk.failure {
+                Some(failure) if desk.tries > 0 => !insists && (failure.is_final || verb == Verb::Leave),
+                _ => false,
+            };
+            if left.is_zero() || given_up {
+                desk.errand = None;
+                let why = desk.failure.as_ref().map(|failure| failure.why.clone());
+                return Err(why.unwrap_or_else(|| format!("it has not answered for {} s", wait.as_secs())));
+            }
+            desk = self.office.called.wait_timeout(desk, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+    }
+
+    /// What the run asks for, before it is sent to be admitted.
+    pub(crate) fn ask(&self, request: Request) {
+        self.desk().request = request;
+    }
+
+    /// From now on what the run uses is carried as it comes, and, where it `looks`, what others use
+    /// is brought.
+    pub(crate) fn work(&self, looks: bool) {
+        let mut desk = self.desk();
+        (desk.works, desk.looks) = (true, looks);
+        self.office.called.notify_all();
+    }
+
+    /// Hands over all that the run has used, by model.
+    pub(crate) fn hand_over(&self, models: Vec<(String, Spend)>) {
+        let mut desk = self.desk();
+        if desk.models != models {
+            (desk.models, desk.is_new) = (models, true);
+            self.office.called.notify_all();
+        }
+    }
+
+    /// What has come, if anything; and why the server is out of reach, where it is.
+    pub(crate) fn collect(&self) -> (Option<Answer>, Option<String>) {
+        let mut desk = self.desk();
+        if std::mem::take(&mut desk.rung) {
+            let _ = (&self.bell).read(&mut [0]);
+        }
+        let answer = desk.answer.take();
+        if let Some(answer) = &answer {
+            desk.taken(answer);
+        }
+        (answer, desk.failure.as_ref().map(|failure| failure.why.clone()))
+    }
+
+    /// Since when the server is out of reach, where it is.
+    pub(crate) fn away_since(&self) -> Option<Instant> {
+        self.desk().away_since()
+    }
+
+    /// Readable when something has come.
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Which ledger it goes to.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        lock(&self.office.desk)
+    }
+}
+
+impl Desk {
+    fn away_since(&self) -> Option<Instant> {
+        self.failure.as_ref().and(self.reached)
+    }
+
+    /// The reader has this answer.
+    fn taken(&mut self, answer: &Answer) {
+        if answer.is_whole {
+            self.refresh = false;
+        }
+        self.born.clone_from(&answer.born);
+        self.since = answer.revision;
+    }
+}
+
+/// The courier's side.
+struct Route {
+    office: Arc<Office>,
+    client: Client,
+    script: Script,
+    prefix: String,
+    terms: Terms,
+    connection: Option<Connection>,
+    /// When the server was last tried, and how long to wait where that failed.
+    last: Instant,
+    pause: Duration,
+}
+
+impl Route {
+    fn run(mut self) {
+        loop {
+            self.wait();
+            let result = self.go();
+            self.last = Instant::now();
+            match result {
+                Ok((answer, verb)) => {
+                    self.pause = AGAIN[0];
+                    self.deliver(answer, verb);
+                }
+                Err(error) => {
+                    self.connection = None;
+                    self.pause = (self.pause * 2).min(AGAIN[1]);
+                    self.fail(&error);
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self) {
+        let mut desk = lock(&self.office.desk);
+        loop {
+            let after = match &*desk {
+                Desk { failure: Some(_), errand, works, .. } if errand.is_some() || *works => Some(self.pause),
+                Desk { errand: Some(_), .. } => Some(Duration::ZERO),
+                Desk { works: false, .. } => None,
+                Desk { is_new: true, .. } => Some(RECORD),
+                Desk { looks: true, .. } => Some(LOOK),
+                // What it holds is to stay held.
+                Desk { .. } => Some(self.terms.lease / 4),
+            };
+            let left = after.map(|after| after.saturating_sub(self.last.elapsed()));
+            desk = match left {
+                Some(Duration::ZERO) => return,
+                Some(left) => {
+                    self.office.called.wait_timeout(desk, left).unwrap_or_else(std::sync::PoisonError::into_inner).0
+                }
+                None => self.office.called.wait(desk).unwrap_or_else(std::sync::PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Goes to the server once.
+    fn go(&mut self) -> RedisResult<(Answer, Verb)> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => {
+                let connection = self.client.get_connection_with_timeout(PATIENCE)?;
+                connection.set_read_timeout(Some(PATIENCE))?;
+                connection.set_write_timeout(Some(PATIENCE))?;
+                lock(&self.office.desk).refresh = true;
+                none.insert(connection)
+            }
+        };
+        let (call, verb) = {
+            let mut desk = lock(&self.office.desk);
+            desk.is_new = false;
+            let verb = desk.errand.unwrap_or(Verb::Step);
+            let (born, since) = if desk.refresh { ("", 0) } else { (desk.born.as_str(), desk.since) };
+            (Call::new(&self.terms, verb, &desk.request, &desk.models, born, since).json()?, verb)
+        };
+        let answer = self.script.key(&self.prefix).arg(call).invoke(connection)?;
+        Ok((answer, verb))
+    }
+
+    fn deliver(&self, answer: Answer, verb: Verb) {
+        let mut desk = lock(&self.office.desk);
+        let was_away = desk.failure.take().is_some();
+        desk.reached = Some(Instant::now());
+        let is_news = answer.has_news() || was_away;
+        desk.answer = Some(answer);
+        if desk.errand == Some(verb) {
+            desk.errand = None;
+        } else if is_news {
+            self.ring(&mut desk);
+        }
+        self.office.called.notify_all();
+    }
+
+    fn fail(&self, error: &RedisError) {
+        let mut desk = lock(&self.office.desk);
+        desk.is_new = true;
+        desk.tries = desk.tries.saturating_add(1);
+        let was_there = desk.failure.replace(Failure { why: words(error), is_final: is_final(error) }).is_none();
+        // Before it was ever reached, it is away since the first try.
+        desk.reached.get_or_insert(self.last);
+        if was_there {
+            self.ring(&mut desk);
+        }
+        self.office.called.notify_all();
+    }
+
+    fn ring(&self, desk: &mut Desk) {
+        if !std::mem::replace(&mut desk.rung, true) {
+            let _ = (&self.office.bell).write(&[1]);
+        }
+    }
+}
+
+/// Whether to try again at once would come to the same: nobody is there, or does not want.
+fn is_final(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Io => error.is_connection_refusal() || !(error.is_timeout() || error.is_connection_dropped()),
+        ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain) => false,
+        _ => true,
+    }
+}
+
+/// An error as people read it.
+fn words(error: &RedisError) -> String {
+    if error.is_timeout() {
+        return format!("it has not answered for {} s", PATIENCE.as_secs());
+    }
+    match error.kind() {
+        ErrorKind::Io => clean(&without_number(&error.to_string())),
+        _ => clean(error.detail().unwrap_or(error.category())),
+    }
+}

@@ -1,0 +1,142 @@
+//! A ledger on a Redis or Valkey server, for runs on many machines.
+//!
+//! The server does each step at once or not at all, by `ledger.lua`, and on its own clock; a
+//! [`Courier`] carries what this run uses and brings what all use, so that nothing here waits but
+//! the start and the end. A run holds its estimate by a lease that it renews.
+
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use crate::address::Address;
+use crate::book::{Book, OpenRun};
+use crate::call::{Answer, Terms, Verb};
+use crate::courier::Courier;
+use crate::ledger::{Admission, Member, Place, Request, Unusable, WAIT};
+use crate::spend::{Classes, Spend};
+
+/// What is known of the ledger on the server.
+#[derive(Debug)]
+pub(crate) struct ServerStore {
+    courier: Courier,
+    grace: Duration,
+    /// What is recorded of this run.
+    own: Spend,
+    /// By how many seconds the server's clock is ahead of this machine's.
+    ahead: f64,
+    /// What was last read for a report.
+    read: Option<Answer>,
+}
+
+impl ServerStore {
+    /// Makes ready to use the ledger at `address`.
+    pub(crate) fn open(address: &Address, member: &Member) -> Result<Self, Unusable> {
+        let terms = Terms::new(member, address.lease(), address.expiry);
+        let courier = Courier::start(address, terms)
+            .map_err(|why| Unusable::new("use", &Place::Server(Box::new(address.clone())), why))?;
+        let (grace, own) = (address.grace, Spend::default());
+        Ok(ServerStore { courier, grace, own, ahead: 0.0, read: None })
+    }
+
+    /// Reads all there is, for a report; whether there is a ledger.
+    pub(crate) fn read(&mut self, member: &Member, book: &mut Book, now: f64) -> Result<bool, Unusable> {
+        let answer = self.courier.send(Verb::Read, WAIT).map_err(|why| self.unusable(why))?;
+        self.take_in(&answer, now);
+        answer.enter_into(book, member.window, true);
+        let is_there = !answer.born.is_empty();
+        self.read = Some(answer);
+        Ok(is_there)
+    }
+
+    /// See [`crate::ledger::Ledger::admit`].
+    pub(crate) fn admit(
+        &mut self,
+        member: &Member,
+        book: &mut Book,
+        request: &Request,
+        now: f64,
+    ) -> Result<Admission, Unusable> {
+        self.courier.ask(request.clone());
+        let answer = self.courier.send(Verb::Admit, WAIT);
+        let starts = answer.as_ref().map_or(!request.must_fit(), |answer| answer.admission.entered);
+        if starts {
+            self.courier.work(!request.rooms.is_empty());
+        }
+        let answer = answer.map_err(|why| self.unusable(why))?;
+        self.enter(&answer, member, book, now);
+        Ok(answer.admission)
+    }
+
+    /// See [`crate::ledger::Ledger::spend`].
+    pub(crate) fn spend(&self, models: &[(String, Spend)]) {
+        self.courier.hand_over(models.to_vec());
+    }
+
+    /// See [`crate::ledger::Ledger::look`].
+    pub(crate) fn look(&mut self, member: &Member, book: &mut Book, now: f64) -> Result<(), Unusable> {
+        let (answer, failure) = self.courier.collect();
+        if let Some(answer) = answer {
+            self.enter(&answer, member, book, now);
+        }
+        failure.map_or(Ok(()), |why| Err(self.unusable(why)))
+    }
+
+    /// See [`crate::ledger::Ledger::leave`].
+    pub(crate) fn leave(
+        &mut self,
+        member: &Member,
+        book: &mut Book,
+        models: &[(String, Spend)],
+        now: f64,
+    ) -> Result<(), Unusable> {
+        let sum = models.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens));
+        self.courier.hand_over(models.to_vec());
+        let answer = self.courier.send(Verb::Leave, WAIT).map_err(|why| {
+            let missing = Classes::default().count(&sum.less(self.own));
+            self.unusable(why).losing(missing)
+        })?;
+        self.enter(&answer, member, book, now);
+        Ok(())
+    }
+
+    /// The runs that are alive, as they were last read.
+    pub(crate) fn alive(&self, classes: Classes) -> Vec<OpenRun> {
+        self.read.as_ref().map_or(Vec::new(), |answer| answer.alive(classes))
+    }
+
+    /// What is recorded of this run.
+    pub(crate) fn own(&self) -> Spend {
+        self.own
+    }
+
+    /// The time by the server's clock.
+    pub(crate) fn time(&self, now: f64) -> f64 {
+        now + self.ahead
+    }
+
+    /// Since when the server is out of reach, and until when a run in block mode goes on without.
+    pub(crate) fn away(&self) -> Option<(Instant, Duration)> {
+        self.courier.away_since().map(|since| (since, self.grace))
+    }
+
+    /// Readable when there is something to look at.
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.courier.bell()
+    }
+
+    fn enter(&mut self, answer: &Answer, member: &Member, book: &mut Book, now: f64) {
+        self.take_in(answer, now);
+        if answer.is_whole {
+            *book = Book::new(member.window);
+        }
+        answer.enter_into(book, member.window, false);
+    }
+
+    fn take_in(&mut self, answer: &Answer, now: f64) {
+        self.own = answer.own;
+        self.ahead = answer.now + answer.arrived.elapsed().as_secs_f64() - now;
+    }
+
+    fn unusable(&self, why: String) -> Unusable {
+        Unusable::at("reach", self.courier.place().to_owned(), why)
+    }
+}
