@@ -3,20 +3,24 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod harness;
+#[macro_use]
+#[path = "harness/sharing.rs"]
+mod sharing;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use budget_tee::book::Book;
 use budget_tee::spend::Classes;
-use harness::{Ran, assistant, budget_tee, kill, read_until, run, terminal};
+use harness::{assistant, kill, read_until, run, terminal};
 use proptest::prelude::*;
 use rustix::process::Signal;
 use serde_json::Value;
+use sharing::{counted, run_with, status, waiting, with};
 
 /// A folder with the path of a ledger in it.
 fn ledger() -> (tempfile::TempDir, PathBuf) {
@@ -25,83 +29,7 @@ fn ledger() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-fn with(path: &Path, args: &[&str]) -> Command {
-    let mut command = budget_tee(args);
-    command.env("BUDGET_TEE_LEDGER", path);
-    command
-}
-
-fn run_with(path: &Path, args: &[&str], input: &str) -> Ran {
-    harness::finish(with(path, args), input.as_bytes())
-}
-
-/// The status report for scripts, and its exit code.
-fn status(path: &Path, args: &[&str]) -> (Value, Option<i32>) {
-    let ran = run_with(path, &[args, &["--status", "--json"]].concat(), "");
-    (serde_json::from_slice(&ran.out).expect("JSON"), ran.code())
-}
-
-fn counted(path: &Path) -> u64 {
-    status(path, &[]).0["counted"].as_u64().expect("a number")
-}
-
-/// A run that has been admitted and waits for more of its stream.
-struct Waiting {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: ChildStdout,
-}
-
-/// Starts a run and lets a first line pass, so that it is known to have been admitted.
-fn waiting(path: &Path, args: &[&str]) -> Waiting {
-    let mut command = with(path, args);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
-    let (mut stdin, mut stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-    // One that was refused reads nothing.
-    let _ = stdin.write_all(b"{}\n");
-    let mut line = [0; 3];
-    let _ = stdout.read_exact(&mut line);
-    Waiting { child, stdin, stdout }
-}
-
-impl Waiting {
-    fn pass(&mut self, line: &str) {
-        self.stdin.write_all(line.as_bytes()).expect("written");
-        read_until(&mut self.stdout, "\n");
-    }
-
-    fn end(mut self) -> Option<i32> {
-        drop(self.stdin);
-        self.child.wait().expect("ends").code()
-    }
-}
-
-#[test]
-fn runs_one_after_the_other_draw_on_one_budget() {
-    let (_folder, path) = ledger();
-    let block = ["-q", "-l", "10k", "-m", "block"];
-    assert_eq!(run_with(&path, &block, &assistant("a", 6000)).code(), Some(0));
-    let ran = run_with(&path, &block, &assistant("b", 6000));
-    assert_eq!((ran.code(), ran.out), (Some(122), assistant("b", 6000).into_bytes()));
-    let ran = run_with(&path, &block, &assistant("c", 1));
-    assert_eq!((ran.code(), ran.out.len()), (Some(121), 0));
-    assert_eq!(counted(&path), 12_000);
-}
-
-#[test]
-fn a_command_has_its_budget_across_runs() {
-    let (_folder, path) = ledger();
-    let args = ["-q", "-b", "/a=10k", "-m", "block", "-n"];
-    let of = |name| [&args[..], &[name]].concat();
-    assert_eq!(run_with(&path, &of("/a"), &assistant("a", 9500)).code(), Some(0));
-    assert_eq!(run_with(&path, &of("/b"), &assistant("b", 9500)).code(), Some(0));
-    assert_eq!(run_with(&path, &of("/a"), &assistant("c", 2000)).code(), Some(121));
-    let args = ["-q", "-b", "/a=10k", "-m", "block", "-e", "500", "-n", "/a"];
-    assert_eq!(run_with(&path, &args, &assistant("c", 2000)).code(), Some(122));
-    let (facts, code) = status(&path, &["-b", "/a=10k", "-l", "1M"]);
-    assert_eq!((&facts["budgets"][1]["used"], code), (&11_500.into(), Some(122)));
-    assert_eq!((&facts["commands"]["/b"], &facts["counted"]), (&9500.into(), &21_000.into()));
-}
+all_hold!(ledger());
 
 #[test]
 fn many_runs_at_once_add_up_exactly() {
@@ -160,23 +88,6 @@ fn runs_that_are_killed_lose_nothing_older_than_a_second_and_invent_nothing() {
 }
 
 #[test]
-fn of_two_runs_that_need_the_last_of_it_exactly_one_starts() {
-    let (_folder, path) = ledger();
-    let args = ["-q", "-l", "1000", "-e", "600", "-m", "block"];
-    for round in 0..500 {
-        let both = [(); 2].map(|()| {
-            let path = path.clone();
-            std::thread::spawn(move || waiting(&path, &args))
-        });
-        // Neither ends before both are decided: the other would have room then.
-        let both = both.map(|run| run.join().expect("joins"));
-        let mut codes = both.map(Waiting::end);
-        codes.sort_unstable();
-        assert_eq!(codes, [Some(0), Some(121)], "round {round}");
-    }
-}
-
-#[test]
 fn a_reservation_dies_with_its_process() {
     let (_folder, path) = ledger();
     let args = ["-q", "-l", "1000", "-e", "600", "-m", "block"];
@@ -188,39 +99,6 @@ fn a_reservation_dies_with_its_process() {
     first.child.wait().expect("ends");
     assert_eq!(status(&path, &["-l", "1000"]).0["reserved"], 0);
     assert_eq!(run_with(&path, &args, "").code(), Some(0));
-}
-
-#[test]
-fn a_reservation_is_what_has_not_been_spent_of_it() {
-    let (_folder, path) = ledger();
-    let mut first = waiting(&path, &["-q", "-l", "1000", "-e", "600", "-m", "block"]);
-    first.pass(&assistant("a", 500));
-    while counted(&path) < 500 {}
-    assert_eq!(status(&path, &[]).0["reserved"], 100);
-    assert_eq!(run_with(&path, &["-q", "-l", "1000", "-e", "401", "-m", "block"], "").code(), Some(121));
-    assert_eq!(run_with(&path, &["-q", "-l", "1000", "-e", "400", "-m", "block"], "").code(), Some(0));
-    assert_eq!(first.end(), Some(0));
-}
-
-#[test]
-fn a_run_trips_on_what_others_spend() {
-    let (_folder, path) = ledger();
-    let block = ["-q", "-l", "10k", "-m", "block", "-e", "0"];
-    // At the end of a line and waiting for the next; in the middle of a line; around a command.
-    let mut idle = waiting(&path, &block);
-    let mut in_line = waiting(&path, &block);
-    in_line.stdin.write_all(b"{\"type\":").expect("written");
-    let mut command = with(&path, &[&block[..], &["--", "sh", "-c", "echo '{}'; sleep 1000"]].concat());
-    let mut wrapped = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
-    read_until(wrapped.stdout.as_mut().expect("piped"), "{}\n");
-    assert_eq!(run_with(&path, &block, &assistant("a", 20_000)).code(), Some(122));
-    assert_eq!(idle.child.wait().expect("ends").code(), Some(122));
-    assert_eq!(wrapped.wait().expect("ends").code(), Some(122));
-    in_line.stdin.write_all(b"\"x\"}\nnot this").expect("written");
-    assert_eq!(in_line.child.wait().expect("ends").code(), Some(122));
-    let mut rest = String::new();
-    in_line.stdout.read_to_string(&mut rest).expect("readable");
-    assert_eq!(rest, "{\"type\":\"x\"}\n");
 }
 
 #[test]
@@ -236,15 +114,6 @@ fn of_runs_that_exceed_a_budget_only_together_the_last_to_end_says_so() {
         let codes = both.map(|run| run.join().expect("joins"));
         assert!(codes.contains(&Some(122)), "{codes:?}");
     }
-}
-
-#[test]
-fn warn_mode_says_what_others_spent_and_goes_on() {
-    let (_folder, path) = ledger();
-    assert_eq!(run_with(&path, &["-q"], &assistant("a", 5000)).code(), Some(0));
-    let ran = run_with(&path, &["-q", "-l", "4k"], &assistant("b", 10));
-    assert_eq!(ran.code(), Some(0));
-    assert!(ran.err.contains("estimate") && ran.err.contains("exceeded: ≥ 5,010 of 4,000"), "{}", ran.err);
 }
 
 /// A record of spend, as another run has written it.

@@ -1,1 +1,455 @@
+//! Budgets shared on a server: the same as in a file, and what a network and a server can do to them.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod harness;
+#[path = "harness/server.rs"]
+mod server;
+#[macro_use]
+#[path = "harness/sharing.rs"]
+mod sharing;
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use harness::{assistant, finish, kill, read_until};
+use rustix::process::Signal;
+use server::{Line, Server, free_port};
+use sharing::{counted, run_with, status, waiting, with};
+
+/// A server with the address of a ledger on it.
+fn ledger() -> (Server, String) {
+    let server = Server::start();
+    let place = server.ledger("nightly");
+    (server, place)
+}
+
+all_hold!(ledger());
+
+/// What is in the ledger, by its keys.
+fn figures(server: &Server, level: &str) -> Vec<String> {
+    server.ask(&["HGETALL", &format!("budget-tee:{{nightly}}:{level}")])
+}
+
+#[test]
+fn five_hundred_runs_of_eight_processes_add_up_exactly() {
+    let (server, place) = ledger();
+    let processes: Vec<_> = (0..8u64)
+        .map(|process| {
+            let place = place.clone();
+            std::thread::spawn(move || {
+                for run in (0..500).filter(|run| run % 8 == process) {
+                    let input: String = (0..=run % 3).map(|m| assistant(&format!("m{m}"), 1000 + run)).collect();
+                    let name = format!("/{}", run % 5);
+                    let ran = run_with(&place, &["-q", "-l", "1G", "-m", "block", "-n", &name], &input);
+                    assert_eq!((ran.code(), ran.err.as_str(), ran.out.len()), (Some(0), "", input.len()));
+                }
+            })
+        })
+        .collect();
+    processes.into_iter().for_each(|process| process.join().expect("joins"));
+    let want: u64 = (0..500).map(|run| (run % 3 + 1) * (1000 + run)).sum();
+    let (facts, _) = status(&place, &[]);
+    assert_eq!((&facts["counted"], &facts["alive"]), (&want.into(), &serde_json::json!([])));
+    let commands = facts["commands"].as_object().expect("an object");
+    assert_eq!(commands.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), want);
+    assert_eq!(facts["models"]["m"]["input"], want);
+    // What happened is in each span of time once.
+    for window in ["20m", "1h", "7d", "60d"] {
+        assert_eq!(status(&place, &["-w", window]).0["counted"], want, "{window}");
+        assert_eq!(status(&place, &["-w", window]).0["tokens_last_hour"], want, "{window}");
+    }
+    assert!(figures(&server, "ever").len() == 10);
+}
+
+#[test]
+fn a_server_that_is_killed_and_comes_back_has_lost_nothing() {
+    let (mut server, place) = ledger();
+    let args = ["-q", "-l", "1M", "-m", "warn"];
+    let mut runs: Vec<_> = (0..4).map(|_| waiting(&place, &args)).collect();
+    for round in 0..5 {
+        for run in &mut runs {
+            run.pass(&assistant(&format!("a{round}"), 100));
+        }
+        server.kill();
+        for run in &mut runs {
+            run.pass(&assistant(&format!("b{round}"), 100));
+        }
+        server.restart();
+    }
+    for run in runs {
+        assert_eq!(run.end(), Some(0));
+    }
+    assert_eq!(counted(&place), 4000);
+}
+
+#[test]
+fn a_server_that_is_stopped_delays_no_stream_and_hears_of_all_of_it_once() {
+    let (server, place) = ledger();
+    let mut command = with(&place, &["-q", "-l", "1M"]);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut stderr = child.stderr.take().expect("piped");
+    let mut pass = |line: &str| {
+        stdin.write_all(line.as_bytes()).expect("written");
+        assert_eq!(read_until(&mut stdout, "\n"), line);
+    };
+    pass(&assistant("a", 100));
+    server.signal(Signal::STOP);
+    for n in 0..1000 {
+        pass(&assistant(&format!("b{n}"), 1));
+    }
+    let words = read_until(&mut stderr, "\n");
+    assert!(words.ends_with("/0/nightly: it has not answered for 3 s; going on\n"), "{words}");
+    pass(&assistant("c", 1));
+    server.signal(Signal::CONT);
+    drop(stdin);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+    let mut more = String::new();
+    stderr.read_to_string(&mut more).expect("UTF-8");
+    assert_eq!((more.as_str(), counted(&place)), ("", 1101));
+}
+
+#[test]
+fn an_answer_that_is_cut_off_anywhere_costs_nothing() {
+    let (server, place) = ledger();
+    let line = Line::to(server.port, Duration::ZERO);
+    let mut want = 0;
+    for bytes in (1..400).step_by(7) {
+        line.cut_after(bytes);
+        // The answer to its start, to its spend or to its end is cut off.
+        let ran = run_with(&line.ledger("nightly"), &["-q", "-l", "1M", "-m", "block"], &assistant("a", bytes as u64));
+        assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""), "cut after {bytes}");
+        want += bytes as u64;
+        let mut run = waiting(line.ledger("nightly"), &["-q", "-l", "1M", "-m", "block"]);
+        line.cut_after(bytes);
+        run.pass(&assistant("b", bytes as u64));
+        assert_eq!(run.end(), Some(0));
+        want += bytes as u64;
+    }
+    assert_eq!((counted(&place), line.cuts()), (want, 2 * (1..400).step_by(7).count()));
+    assert_eq!(status(&place, &[]).0["alive"], serde_json::json!([]));
+}
+
+#[test]
+fn without_a_server_block_mode_does_not_start_and_warn_mode_says_so_once() {
+    let place = format!("redis://127.0.0.1:{}/0/nightly", free_port());
+    let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100));
+    assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
+    assert_eq!(ran.err, format!("budget-tee: cannot reach ledger {place}: Connection refused\n"));
+    let ran = run_with(&place, &["--status"], "");
+    assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
+    let input: String = (0..100).map(|n| assistant(&format!("a{n}"), 1)).collect();
+    let ran = run_with(&place, &["-q", "-l", "1M"], &input);
+    assert_eq!((ran.code(), ran.out.len()), (Some(0), input.len()));
+    let said: Vec<_> = ran.err.lines().collect();
+    assert_eq!(said.len(), 2, "{}", ran.err);
+    assert!(said[0].ends_with("Connection refused; going on without (--mode warn)"), "{}", ran.err);
+    assert!(said[1].ends_with("Connection refused; 100 tokens of this run are not in it"), "{}", ran.err);
+}
+
+#[test]
+fn in_warn_mode_a_server_that_comes_late_hears_of_all_of_it_once() {
+    let (mut server, place) = ledger();
+    server.kill();
+    let mut run = waiting(&place, &["-q", "-l", "1M", "-n", "/late"]);
+    run.pass(&assistant("a", 100));
+    server.restart();
+    run.pass(&assistant("b", 100));
+    while counted(&place) < 200 {}
+    let (facts, _) = status(&place, &[]);
+    assert_eq!((&facts["commands"]["/late"], &facts["alive"][0]["name"]), (&200.into(), &"/late".into()));
+    assert_eq!(run.end(), Some(0));
+    assert_eq!(counted(&place), 200);
+}
+
+/// A run whose server is gone; what it says after that, and how it ends.
+fn cut_off(args: &[&str], after: &str) -> (String, Option<i32>, String) {
+    let (server, _) = ledger();
+    let line = Line::to(server.port, Duration::ZERO);
+    let args = [&["-q", "-l", "1M", "-m", "block", "-e", "500"], args].concat();
+    let mut command = with(line.ledger("nightly"), &args);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut stderr = child.stderr.take().expect("piped");
+    stdin.write_all(b"{}\n").expect("written");
+    read_until(&mut stdout, "{}\n");
+    line.set_dead(true);
+    read_until(&mut stderr, "not answered for 3 s; going on for ");
+    let kind = read_until(&mut stderr, "\n");
+    assert!(kind.ends_with(" within what is reserved (--offline-grace)\n"), "{kind}");
+    let _ = stdin.write_all(after.as_bytes());
+    let code = child.wait().expect("ends").code();
+    let (mut rest, mut said) = (String::new(), String::new());
+    stdout.read_to_string(&mut rest).expect("UTF-8");
+    stderr.read_to_string(&mut said).expect("UTF-8");
+    (said, code, rest)
+}
+
+#[test]
+fn block_mode_goes_on_without_the_server_for_its_grace_alone() {
+    let (said, code, rest) = cut_off(&["--offline-grace", "4s"], &assistant("a", 500));
+    assert_eq!((code, rest), (Some(122), assistant("a", 500)));
+    assert!(said.contains("out of reach for 4s (--offline-grace); stopping here"), "{said}");
+}
+
+#[test]
+fn block_mode_goes_on_without_the_server_within_what_it_has_reserved_alone() {
+    let (said, code, _) = cut_off(&["--offline-grace", "1h"], &assistant("a", 501));
+    assert_eq!(code, Some(122));
+    assert!(said.contains("out of reach and what was reserved is used up (--estimate); stopping"), "{said}");
+}
+
+#[test]
+fn a_wrapped_command_is_ended_where_the_server_stays_away() {
+    let (mut server, place) = ledger();
+    let args = ["-q", "-l", "1M", "-m", "block", "--offline-grace", "0s", "--", "sh", "-c", "echo '{}'; sleep 1000"];
+    let mut command = with(&place, &args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+    read_until(child.stdout.as_mut().expect("piped"), "{}\n");
+    server.kill();
+    assert_eq!(child.wait().expect("ends").code(), Some(122));
+}
+
+#[test]
+fn a_reservation_is_a_lease_on_the_servers_clock() {
+    let (server, place) = ledger();
+    let args = ["-q", "-l", "1000", "-e", "600", "-m", "block", "--offline-grace", "20s"];
+    let mut first = waiting(&place, &args);
+    let leases = "budget-tee:{nightly}:leases";
+    let lease = || server.ask::<Vec<(String, u64)>>(&["ZRANGE", leases, "0", "-1", "WITHSCORES"]).remove(0);
+    let (id, until) = lease();
+    let (seconds, _): (u64, u64) = server.ask(&["TIME"]);
+    assert!((28..=30).contains(&(until / 1000 - seconds)), "the grace and ten seconds");
+    // It is renewed.
+    while lease().1 == until {}
+    assert_eq!(run_with(&place, &args, "").code(), Some(121));
+    kill(&first.child, Signal::KILL);
+    first.child.wait().expect("ends");
+    assert_eq!(run_with(&place, &args, "").code(), Some(121), "it may only be out of reach");
+    // As if its time had passed.
+    server.ask::<u64>(&["ZADD", leases, "XX", "CH", &(seconds * 1000).to_string(), &id]);
+    assert_eq!(status(&place, &["-l", "1000"]).0["reserved"], 0);
+    assert_eq!(run_with(&place, &args, "").code(), Some(0));
+}
+
+#[test]
+fn a_window_forgets_by_spans_of_the_servers_time() {
+    let (server, place) = ledger();
+    assert_eq!(run_with(&place, &["-q", "-n", "/a"], &assistant("a", 500)).code(), Some(0));
+    let (now, _): (u64, u64) = server.ask(&["TIME"]);
+    let levels = [
+        ("seconds", 1, "5m", 299, 302),
+        ("minutes", 60, "1h", 59, 61),
+        ("hours", 3600, "7d", 167, 170),
+        ("days", 86400, "60d", 59, 61),
+    ];
+    for (level, step, window, inside, outside) in levels {
+        let key = format!("budget-tee:{{nightly}}:{level}");
+        for (back, tokens) in [(inside, "30 0 0 0 7"), (outside, "7000 0 0 0 1")] {
+            server.ask::<u64>(&["HSET", &key, &format!("{} /a", now / step - back), tokens]);
+        }
+        let (facts, _) = status(&place, &["-w", window, "-b", "/a=520"]);
+        assert_eq!((&facts["counted"], &facts["usd"]), (&530.into(), &0.007_507.into()), "{level}");
+        assert_eq!((&facts["budgets"][0]["used"], &facts["commands"]["/a"]), (&530.into(), &530.into()), "{level}");
+        let fits =
+            |limit: &str| run_with(&place, &["-q", "-m", "block", "-e", "0", "-w", window, "-l", limit], "").code();
+        assert_eq!((fits("529"), fits("530")), (Some(121), Some(0)), "{level}");
+    }
+}
+
+#[test]
+fn a_command_in_dollars_has_its_budget_on_a_server_too() {
+    let (_server, place) = ledger();
+    let args = ["-q", "-b", "/a=1000000", "-b", "/a=0.05usd", "-l", "1usd", "-m", "block", "-n", "/a"];
+    let line = |id: &str| assistant(id, 10_000).replace("\"m\"", "\"claude-sonnet-4-5\"");
+    assert_eq!(run_with(&place, &args, &line("a")).code(), Some(0));
+    assert_eq!(run_with(&place, &[&args[..], &["-e", "0.03usd"]].concat(), &line("b")).code(), Some(121));
+    assert_eq!(run_with(&place, &[&args[..], &["-e", "0.02usd"]].concat(), &line("b")).code(), Some(122));
+    let (facts, code) = status(&place, &["-l", "0.06usd"]);
+    assert_eq!((&facts["budgets"][0]["used"], code), (&0.06.into(), Some(0)));
+}
+
+#[test]
+fn a_ledger_that_is_not_there_is_an_empty_one() {
+    let (server, place) = ledger();
+    let ran = run_with(&place, &["--status", "-l", "1k"], "");
+    assert_eq!((ran.code(), ran.err), (Some(0), format!("budget-tee: there is no ledger {place} yet\n")));
+    assert_eq!(server.ask::<u64>(&["DBSIZE"]), 0, "reading makes nothing");
+}
+
+#[test]
+fn a_password_is_taken_and_never_seen() {
+    let server = Server::with(&["--requirepass", "pass/word"]);
+    let plain = server.ledger("nightly");
+    let with_password = plain.replace("redis://", "redis://:pass%2Fword@");
+    let run = |args: &[&str], settings: &[(&str, &str)]| {
+        let mut command = harness::budget_tee(args);
+        command.envs(settings.iter().copied());
+        finish(command, assistant("a", 1).as_bytes())
+    };
+    let own = ("BUDGET_TEE_LEDGER_PASSWORD", "pass/word");
+    let block = ["-m", "block", "-l", "1M"];
+    let given = [
+        run(&block, &[("BUDGET_TEE_LEDGER", &with_password)]),
+        run(&block, &[("BUDGET_TEE_LEDGER", &plain), own]),
+        run(&[&block[..], &["-L", &with_password]].concat(), &[]),
+        run(&[&block[..], &[&format!("-qL{with_password}")]].concat(), &[]),
+        run(&[&block[..], &[&format!("--ledger={with_password}"), "--status", "--json"]].concat(), &[]),
+    ];
+    for ran in &given {
+        assert_eq!(ran.code(), Some(0), "{}", ran.err);
+        assert!(!(ran.err.clone() + &String::from_utf8_lossy(&ran.out)).contains("word"), "{ran:?}");
+    }
+    assert!(String::from_utf8_lossy(&given[4].out).contains(&format!("\"ledger\":\"{plain}\"")));
+    for settings in
+        [&[("BUDGET_TEE_LEDGER", plain.as_str())][..], &[("BUDGET_TEE_LEDGER", &with_password.replace("%2F", "-"))]]
+    {
+        let ran = run(&block, settings);
+        assert_eq!((ran.code(), ran.err.lines().count()), (Some(125), 1), "{}", ran.err);
+        assert!(ran.err.starts_with(&format!("budget-tee: cannot reach ledger {plain}: ")), "{}", ran.err);
+        assert!(!ran.err.contains("word@") && !ran.err.contains("pass"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_password_in_an_argument_is_hidden_from_ps_and_from_the_command() {
+    let server = Server::with(&["--requirepass", "pass%word"]);
+    let address = server.ledger("nightly").replace("redis://", "redis://:pass%25word@");
+    let see = "tr '\\0' '\\n' <\"/proc/$PPID/cmdline\"; env; cat";
+    let mut command = harness::budget_tee(&["-q", "-l", "1M", "-m", "block", "-L", &address, "--", "sh", "-c", see]);
+    command.arg(&address);
+    let ran = finish(command, b"");
+    let seen = String::from_utf8(ran.out).expect("UTF-8");
+    assert_eq!(ran.status.code(), Some(0), "{}", ran.err);
+    assert!(seen.contains(&server.ledger("nightly")), "{seen}");
+    // Only in what was given to the command itself.
+    assert_eq!(seen.matches("word").count(), 1, "{seen}");
+    assert!(!seen.contains("HANDED"), "{seen}");
+}
+
+#[test]
+fn a_server_with_tls_is_believed_by_its_certificate_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=budget-tee"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"])
+        .args(["-keyout", &at("key"), "-out", &at("cert")])
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.expect("apt-get install openssl").success());
+    let port = free_port().to_string();
+    let (cert, key) = (at("cert"), at("key"));
+    let _server = Server::with(&[
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let place = format!("rediss://127.0.0.1:{port}/0/nightly");
+    let run = |trusted: &str| {
+        let mut command = with(&place, &["-q", "-l", "1M", "-m", "block"]);
+        command.env("SSL_CERT_FILE", trusted);
+        finish(command, assistant("a", 5).as_bytes())
+    };
+    let ran = run(&cert);
+    assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
+    let ran = run("/dev/null");
+    assert_eq!(ran.code(), Some(125), "{}", ran.err);
+}
+
+#[test]
+fn a_ledger_expires_where_it_was_told_to() {
+    let (server, place) = ledger();
+    let ttls = || -> Vec<i64> {
+        let keys: Vec<String> = server.ask(&["KEYS", "*"]);
+        keys.iter().filter(|key| !key.contains(":run:")).map(|key| server.ask(&["TTL", key])).collect()
+    };
+    let mut run = waiting(&place, &["-q", "-l", "1M", "--ledger-expiry", "2h"]);
+    run.pass(&assistant("a", 10));
+    assert_eq!(run.end(), Some(0));
+    assert!(ttls().len() >= 12 && ttls().iter().all(|ttl| (7100..=7200).contains(ttl)), "{:?}", ttls());
+    // It holds for all who use it, until somebody says otherwise.
+    assert_eq!(run_with(&place, &["-q"], &assistant("a", 10)).code(), Some(0));
+    assert!(ttls().iter().all(|ttl| (7100..=7200).contains(ttl)), "{:?}", ttls());
+    assert_eq!(run_with(&place, &["-q", "--ledger-expiry", "0"], &assistant("a", 10)).code(), Some(0));
+    assert!(ttls().iter().all(|ttl| *ttl == -1), "{:?}", ttls());
+    let runs: Vec<String> = server.ask(&["KEYS", "*:run:*"]);
+    assert!(runs.iter().all(|run| (1..=3600).contains(&server.ask::<i64>(&["TTL", run]))), "runs that have ended go");
+}
+
+#[test]
+fn what_others_do_to_the_ledger_does_no_harm() {
+    let (server, place) = ledger();
+    let mut run = waiting(&place, &["-q", "-l", "1M", "-m", "block", "-n", "/a"]);
+    run.pass(&assistant("a", 100));
+    while counted(&place) < 100 {}
+    // The scripts are gone; then all is, and this run's part comes back.
+    server.ask::<()>(&["SCRIPT", "FLUSH"]);
+    run.pass(&assistant("b", 100));
+    while counted(&place) < 200 {}
+    server.ask::<()>(&["FLUSHALL"]);
+    run.pass(&assistant("c", 100));
+    while counted(&place) < 300 {}
+    // Fields that are no figures.
+    for level in ["ever", "minutes", "models"] {
+        server.ask::<u64>(&["HSET", &format!("budget-tee:{{nightly}}:{level}"), "x \u{1b}[31m", "many"]);
+    }
+    assert_eq!(counted(&place), 300);
+    assert_eq!(run.end(), Some(0));
+    assert_eq!(run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 1)).code(), Some(0));
+    // A key of another kind.
+    server.ask::<u64>(&["DEL", "budget-tee:{nightly}:ever"]);
+    server.ask::<()>(&["SET", "budget-tee:{nightly}:ever", "x"]);
+    let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 1));
+    assert_eq!((ran.code(), ran.out.len()), (Some(125), 0), "{}", ran.err);
+    assert!(ran.err.contains("wrong kind of value"), "{}", ran.err);
+}
+
+#[test]
+fn what_a_newer_version_keeps_there_fails_closed() {
+    let (server, place) = ledger();
+    server.ask::<u64>(&["HSET", "budget-tee:{nightly}", "v", "2", "something", "else"]);
+    let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100));
+    assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
+    assert!(ran.err.contains("newer budget-tee"), "{}", ran.err);
+    let ran = run_with(&place, &["-q", "-l", "1M"], &assistant("a", 100));
+    assert_eq!(ran.code(), Some(0), "{}", ran.err);
+    assert_eq!(server.ask::<u64>(&["DBSIZE"]), 1);
+}
+
+#[test]
+fn figures_stay_at_the_highest_that_the_server_counts() {
+    let (_server, place) = ledger();
+    for id in ["a", "b"] {
+        let ran = run_with(&place, &["-q"], &assistant(id, u64::MAX - 1));
+        assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
+    }
+    assert_eq!(counted(&place), (1 << 53) - 1);
+    assert_eq!(run_with(&place, &["-q", "-l", "1G", "-m", "block"], "").code(), Some(121));
+}
+
+#[test]
+fn what_is_no_address_is_refused_in_words_that_do_not_repeat_it() {
+    for address in ["redis://:secret@host", "rediss://me:secret@host:x/0/n", "redis://secret"] {
+        let ran = run_with(PathBuf::from(address), &["-q"], "");
+        assert_eq!((ran.code(), ran.err.lines().count()), (Some(125), 1), "{}", ran.err);
+        assert!(!ran.err.contains("secret"), "{}", ran.err);
+    }
+    let ran = run_with("spend.ndjson", &["--offline-grace", "5s"], "");
+    assert_eq!(
+        (ran.code(), ran.err.as_str()),
+        (Some(125), "budget-tee: --offline-grace needs a --ledger on a server\n")
+    );
+}
