@@ -122,7 +122,7 @@ fn an_answer_that_is_cut_off_anywhere_costs_nothing() {
     for bytes in (1..400).step_by(7) {
         line.cut_after(bytes);
         // The answer to its start, to its spend or to its end is cut off.
-        let ran = run_with(&line.ledger("nightly"), &["-q", "-l", "1M", "-m", "block"], &assistant("a", bytes as u64));
+        let ran = run_with(line.ledger("nightly"), &["-q", "-l", "1M", "-m", "block"], &assistant("a", bytes as u64));
         assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""), "cut after {bytes}");
         want += bytes as u64;
         let mut run = waiting(line.ledger("nightly"), &["-q", "-l", "1M", "-m", "block"]);
@@ -242,7 +242,6 @@ fn a_reservation_is_a_lease_on_the_servers_clock() {
 #[test]
 fn a_window_forgets_by_spans_of_the_servers_time() {
     let (server, place) = ledger();
-    assert_eq!(run_with(&place, &["-q", "-n", "/a"], &assistant("a", 500)).code(), Some(0));
     let (now, _): (u64, u64) = server.ask(&["TIME"]);
     let levels = [
         ("seconds", 1, "5m", 299, 302),
@@ -251,6 +250,8 @@ fn a_window_forgets_by_spans_of_the_servers_time() {
         ("days", 86400, "60d", 59, 61),
     ];
     for (level, step, window, inside, outside) in levels {
+        server.ask::<()>(&["FLUSHALL"]);
+        assert_eq!(run_with(&place, &["-q", "-n", "/a"], &assistant("a", 500)).code(), Some(0));
         let key = format!("budget-tee:{{nightly}}:{level}");
         for (back, tokens) in [(inside, "30 0 0 0 7"), (outside, "7000 0 0 0 1")] {
             server.ask::<u64>(&["HSET", &key, &format!("{} /a", now / step - back), tokens]);
