@@ -4,7 +4,9 @@
 //! one that is there twice changes nothing. A line that is no record costs itself alone.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+#[cfg(feature = "redis")]
+use std::collections::BTreeMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
@@ -116,6 +118,7 @@ pub struct Book {
     /// Single spends, as far back as anybody asks, in the order in which they came.
     spends: VecDeque<Spent>,
     /// What commands used in spans of time that end at these Unix seconds, summed up elsewhere.
+    #[cfg(feature = "redis")]
     spans: BTreeMap<(u64, usize), Spend>,
     /// How far back that is, in seconds.
     keep: f64,
@@ -237,30 +240,6 @@ impl Book {
         self.spend(at, now, command, more);
     }
 
-    /// Takes in what a command used ever, as it was summed up elsewhere.
-    pub fn set_command(&mut self, name: Option<&str>, sum: Spend) {
-        let command = self.command(name);
-        self.commands[command].sum = sum;
-    }
-
-    /// Takes in what was used of a model ever, as it was summed up elsewhere.
-    pub fn set_model(&mut self, name: &str, sum: Spend) {
-        let model = index(&mut self.models, name);
-        self.models[model].1 = sum;
-    }
-
-    /// Takes in what a command used in a span of time that ends at `end`, in Unix seconds, as it was
-    /// summed up elsewhere.
-    pub fn set_span(&mut self, name: Option<&str>, end: u64, sum: Spend, now: f64) {
-        let command = self.command(name);
-        while self.spans.first_key_value().is_some_and(|((oldest, _), _)| seconds(*oldest) <= now - self.keep) {
-            self.spans.pop_first();
-        }
-        if seconds(end) > now - self.keep {
-            self.spans.insert((end, command), sum);
-        }
-    }
-
     /// All that was used since `since` seconds ago, or ever; by `name`'s command, or by all.
     #[must_use]
     pub fn used(&self, name: Option<&str>, since: Option<f64>, now: f64) -> Spend {
@@ -368,12 +347,13 @@ impl Book {
 
     /// What was spent when.
     fn spent(&self) -> impl Iterator<Item = Spent> {
-        let spans = self.spans.iter().map(|((end, command), tokens)| Spent {
-            at: seconds(*end),
-            command: *command,
-            tokens: *tokens,
-        });
-        self.spends.iter().copied().chain(spans)
+        self.spends.iter().copied().chain(self.spans())
+    }
+
+    #[cfg(not(feature = "redis"))]
+    #[expect(clippy::unused_self, reason = "with the feature, a server sums up")]
+    fn spans(&self) -> impl Iterator<Item = Spent> {
+        std::iter::empty()
     }
 
     fn add(&mut self, command: usize, model: usize, tokens: Spend) {
@@ -391,6 +371,43 @@ impl Book {
     }
 }
 
+/// What a server sums up.
+#[cfg(feature = "redis")]
+impl Book {
+    /// Takes in what a command used ever, as it was summed up elsewhere.
+    pub fn set_command(&mut self, name: Option<&str>, sum: Spend) {
+        let command = self.command(name);
+        self.commands[command].sum = sum;
+    }
+
+    /// Takes in what was used of a model ever, as it was summed up elsewhere.
+    pub fn set_model(&mut self, name: &str, sum: Spend) {
+        let model = index(&mut self.models, name);
+        self.models[model].1 = sum;
+    }
+
+    /// Takes in what a command used in a span of time that ends at `end`, in Unix seconds, as it was
+    /// summed up elsewhere.
+    pub fn set_span(&mut self, name: Option<&str>, end: u64, sum: Spend, now: f64) {
+        let command = self.command(name);
+        while self.spans.first_key_value().is_some_and(|((oldest, _), _)| seconds(*oldest) <= now - self.keep) {
+            self.spans.pop_first();
+        }
+        if seconds(end) > now - self.keep {
+            self.spans.insert((end, command), sum);
+        }
+    }
+
+    fn spans(&self) -> impl Iterator<Item = Spent> {
+        self.spans.iter().map(|((end, command), tokens)| Spent {
+            at: seconds(*end),
+            command: *command,
+            tokens: *tokens,
+        })
+    }
+}
+
+#[cfg(feature = "redis")]
 #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a float")]
 fn seconds(at: u64) -> f64 {
     at as f64
