@@ -9,10 +9,10 @@ mod server;
 #[path = "harness/sharing.rs"]
 mod sharing;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{assistant, finish, kill, read_until};
 use rustix::process::Signal;
@@ -204,6 +204,47 @@ fn block_mode_goes_on_without_the_server_within_what_it_has_reserved_alone() {
     let Some((said, code, _)) = cut_off(&["--offline-grace", "1h"], &assistant("a", 501)) else { return };
     assert_eq!(code, Some(122));
     assert!(said.contains("out of reach and what was reserved is used up (--estimate); stopping"), "{said}");
+}
+
+/// How long each of 2000 lines takes to pass, in microseconds, sorted; and how the run ends.
+fn latencies(mut command: std::process::Command) -> (Vec<u128>, Option<i32>) {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    let mut taken: Vec<_> = (0..2000)
+        .map(|n| {
+            let (line, mut back) = (assistant(&format!("m{n}"), 1), String::new());
+            let began = Instant::now();
+            stdin.write_all(line.as_bytes()).expect("written");
+            stdout.read_line(&mut back).expect("readable");
+            assert_eq!(back, line);
+            began.elapsed().as_micros()
+        })
+        .collect();
+    drop(stdin);
+    taken.sort_unstable();
+    // The first waits for the start.
+    taken.pop();
+    (taken, child.wait().expect("ends").code())
+}
+
+#[test]
+fn a_server_that_is_far_away_delays_no_line() {
+    let Some((server, place)) = ledger() else { return };
+    let line = Line::to(server.port, Duration::from_millis(100));
+    let args = ["-q", "-l", "1M", "-m", "block"];
+    let (near, _) = latencies(harness::budget_tee(&args));
+    let (far, code) = latencies(with(line.ledger("nightly"), &args));
+    let calls: String = server.ask(&["INFO", "commandstats"]);
+    let calls = calls.split_once("cmdstat_evalsha:calls=").and_then(|(_, rest)| rest.split(',').next());
+    let calls: u32 = calls.and_then(|calls| calls.parse().ok()).expect("a number");
+    println!(
+        "without a ledger {} us, 99 % {} us; 200 ms away {} us, 99 % {} us, {calls} calls",
+        near[1000], near[1980], far[1000], far[1980]
+    );
+    // Were there one for each line, there would be 2000 and it would take 400 s.
+    assert!(calls < 200, "{calls}");
+    assert_eq!((code, counted(&place)), (Some(0), 2000));
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! How much of a server a fleet takes: so many runs at once, each of which spends as often as it may.
+//!
+//! `cargo run --release --features redis --example fleet -- redis://127.0.0.1:6379/0/bench RUNS SECONDS
+//! [WINDOW]` prints the calls of the script that the server has answered, and its own time for them.
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use budget_tee::account::unix_now;
+use budget_tee::address::Address;
+use budget_tee::amount::Unit;
+use budget_tee::budget::{Mode, Room, Sum};
+use budget_tee::ledger::{Ledger, Place, Request};
+use budget_tee::spend::{Classes, Spend};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    let [address, runs, seconds, window @ ..] = &args[..] else {
+        return Err("want redis://HOST:PORT/DB/NAME RUNS SECONDS [WINDOW]".into());
+    };
+    let (runs, seconds): (usize, u64) = (runs.parse()?, seconds.parse()?);
+    let window = window.first().map(|window| window.parse()).transpose()?;
+    assert!(Place::is_address(OsStr::new(address)));
+    let place = Address::parse(address, None, Duration::from_secs(60), None)?;
+    let (server, _) = address.rsplit_once('/').ok_or("no name")?;
+    let mut server = redis::Client::open(server)?.get_connection()?;
+    let place = Place::Server(Box::new(place));
+    let room = Room { of_command: false, unit: Unit::Tokens, room: Some(u64::MAX) };
+    let estimate = Sum { tokens: 1000, micro_usd: 0 };
+    let request = Request { estimate, classes: Classes::default(), rooms: vec![room], mode: Mode::Block };
+
+    let began = Instant::now();
+    let mut fleet = Vec::new();
+    for run in 0..runs {
+        let name = format!("/command-{}", run % 10);
+        let mut ledger = Ledger::open(&place, Some(&name), window, unix_now()).map_err(|error| error.to_string())?;
+        ledger.admit(&request, unix_now()).map_err(|error| error.to_string())?;
+        fleet.push(ledger);
+    }
+    let admitted = began.elapsed();
+    let before = counters(&mut server)?;
+    let (began, mut round) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(seconds) {
+        round += 1;
+        let used = Spend { input: round * 100, micro_usd: round * 300, ..Spend::default() };
+        for ledger in &mut fleet {
+            ledger.spend(&[("claude-sonnet-4-5".to_owned(), used)], unix_now()).map_err(|error| error.to_string())?;
+            ledger.look(unix_now()).map_err(|error| error.to_string())?;
+        }
+        std::thread::sleep((began + Duration::from_millis(200 * round)).saturating_duration_since(Instant::now()));
+    }
+    let after = counters(&mut server)?;
+    let spent = began.elapsed().as_secs_f64();
+    let [calls, script, cpu] = [0, 1, 2].map(|at| after[at] - before[at]);
+    let mut out = std::io::stdout();
+    writeln!(out, "{runs} runs started in {:.2} s", admitted.as_secs_f64())?;
+    writeln!(out, "{:.0} calls a second, {:.1} us in the script each", calls / spent, script / calls)?;
+    writeln!(out, "{:.0} % of a core, {:.1} us of it a call", 100.0 * cpu / spent, 1e6 * cpu / calls)?;
+    let missing = fleet.iter().map(|ledger| round * 100 - ledger.shared(unix_now()).own.input).max();
+    writeln!(out, "what is yet to arrive of a run: at most {} rounds", missing.unwrap_or_default() / 100)?;
+    Ok(())
+}
+
+/// Calls of scripts, the microseconds in them, and the seconds of processor time of the server.
+fn counters(server: &mut redis::Connection) -> Result<[f64; 3], Box<dyn Error>> {
+    let text: String = redis::cmd("INFO").arg("commandstats").query(server)?;
+    let cpu: String = redis::cmd("INFO").arg("cpu").query(server)?;
+    let all = text + &cpu;
+    let find = |word: &str| -> f64 {
+        let rest = all.split_once(word).map_or("", |(_, rest)| rest);
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        rest[..end].parse().unwrap_or_default()
+    };
+    let scripts = all.split_once("cmdstat_evalsha:").map_or("", |(_, rest)| rest);
+    let usec =
+        scripts.split_once("usec=").and_then(|(_, rest)| rest.split(',').next()).and_then(|text| text.parse().ok());
+    Ok([find("cmdstat_evalsha:calls="), usec.unwrap_or_default(), find("used_cpu_sys:") + find("used_cpu_user:")])
+}
