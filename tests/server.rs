@@ -485,6 +485,28 @@ fn figures_stay_at_the_highest_that_the_server_counts() {
 }
 
 #[test]
+fn the_readmes_recipe_for_a_fleet_runs() {
+    let Some((server, place)) = ledger() else { return };
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("readable");
+    let (_, recipe) = readme.split_once("```sh\nexport BUDGET_TEE_LEDGER=redis://").expect("a recipe");
+    let (recipe, _) = recipe.split_once("```").expect("an end");
+    let script = format!("export BUDGET_TEE_LEDGER=redis://{recipe}");
+    let script = script.replace("budgets.example.com:6379", &format!("127.0.0.1:{}", server.port));
+    let folder = tempfile::tempdir().expect("a folder");
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_budget-tee")).parent().expect("a folder");
+    let path = [binary, &root.join("tests/tools"), std::path::Path::new("/usr/bin"), std::path::Path::new("/bin")];
+    let mut command = harness::plain("bash");
+    command.args(["-ec", &script]).current_dir(&folder).env("PATH", std::env::join_paths(path).expect("a path"));
+    command.env("STREAM", harness::fixture("review.jsonl"));
+    let ran = finish(command, b"");
+    assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
+    let (facts, _) = status(&place, &[]);
+    assert_eq!(facts["commands"]["/nightly"], facts["counted"]);
+    assert!(facts["counted"].as_u64().expect("a number") > 40_000, "{facts}");
+}
+
+#[test]
 fn what_is_no_address_is_refused_in_words_that_do_not_repeat_it() {
     for address in ["redis://:secret@host", "rediss://me:secret@host:x/0/n", "redis://secret"] {
         let ran = run_with(PathBuf::from(address), &["-q"], "");
