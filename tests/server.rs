@@ -14,7 +14,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use budget_tee::address::Address;
+use budget_tee::amount::Unit;
+use budget_tee::budget::{Mode, Room, Sum};
+use budget_tee::ledger::{Ledger, Place, Request};
+use budget_tee::spend::{Classes, Spend};
 use harness::{assistant, finish, kill, read_until};
+use proptest::prelude::*;
 use rustix::process::Signal;
 use server::{Line, Server, free_port};
 use sharing::{counted, run_with, status, waiting, with};
@@ -31,6 +37,93 @@ all_hold!(ledger());
 /// What is in the ledger, by its keys.
 fn figures(server: &Server, level: &str) -> Vec<String> {
     server.ask(&["HGETALL", &format!("budget-tee:{{nightly}}:{level}")])
+}
+
+/// One thing that happens to a ledger.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A run of this command asks to start, with an estimate, and needs so much room.
+    Start { name: Option<usize>, estimate: Sum, rooms: Vec<Room>, must_fit: bool },
+    /// One of the runs under way ends, and has used so much of each model.
+    End { run: prop::sample::Index, used: [u64; 2] },
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let sum = (0..2000u64, 0..2000u64).prop_map(|(tokens, micro_usd)| Sum { tokens, micro_usd });
+    let room =
+        (any::<bool>(), any::<bool>(), prop::option::weighted(0.9, 0..4000u64)).prop_map(|(of_command, usd, room)| {
+            Room { of_command, unit: if usd { Unit::Usd } else { Unit::Tokens }, room }
+        });
+    let start = (prop::option::of(0..3usize), sum, prop::collection::vec(room, 0..3), any::<bool>());
+    let start = start.prop_map(|(name, estimate, mut rooms, must_fit)| {
+        // A run without a name has no budget of its own.
+        rooms.iter_mut().for_each(|room| room.of_command &= name.is_some());
+        Event::Start { name, estimate, rooms, must_fit }
+    });
+    let end = (any::<prop::sample::Index>(), any::<[u16; 2]>())
+        .prop_map(|(run, used)| Event::End { run, used: used.map(|used| u64::from(used) % 1500) });
+    prop::collection::vec(prop_oneof![3 => start, 2 => end], 1..20)
+}
+
+const NAMES: [&str; 3] = ["/a", "/a b", "/ä\"x"];
+
+/// What a ledger answers to all of it.
+fn told(place: &Place, events: &[Event]) -> Vec<String> {
+    let now = budget_tee::account::unix_now();
+    let classes: Classes = "input,cache-read".parse().expect("classes");
+    let (mut told, mut runs) = (Vec::new(), Vec::new());
+    for event in events {
+        match event {
+            Event::Start { name, estimate, rooms, must_fit } => {
+                let mode = if *must_fit { Mode::Block } else { Mode::Warn };
+                let request = Request { estimate: *estimate, classes, rooms: rooms.clone(), mode };
+                let name = name.map(|name| NAMES[name]);
+                let mut ledger = Ledger::open(place, name, None, now).expect("opens");
+                let admission = ledger.admit(&request, now).expect("answers");
+                told.push(format!("{admission:?} {:?}", ledger.shared(now)));
+                if admission.entered {
+                    runs.push(ledger);
+                }
+            }
+            Event::End { run, used } if !runs.is_empty() => {
+                let mut ledger = runs.swap_remove(run.index(runs.len()));
+                let [a, b] = *used;
+                let spend = |input, output, micro_usd| Spend { input, output, micro_usd, ..Spend::default() };
+                let models = [("m".to_owned(), spend(a, b, 7)), ("n \u{1f}".to_owned(), spend(0, a, b))];
+                ledger.leave(&models, now).expect("answers");
+                told.push(format!("{:?}", ledger.shared(now)));
+            }
+            Event::End { .. } => {}
+        }
+    }
+    let ledger = Ledger::read(place, None, now).expect("answers");
+    let (book, mut alive) = ledger.as_ref().map(|ledger| (ledger.book(), ledger.alive(classes))).expect("is there");
+    alive.iter_mut().for_each(|run| run.id.clear());
+    alive.sort_by_key(|run| format!("{run:?}"));
+    let models: std::collections::BTreeMap<_, _> = book.by_model().into_iter().collect();
+    // A command that used nothing is nowhere on a server.
+    let used = [None, Some(NAMES[0]), Some(NAMES[1]), Some(NAMES[2])].map(|name| book.used(name, None, now));
+    told.push(format!("{alive:?} {models:?} {used:?}"));
+    told
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_server_answers_what_a_file_answers(all in prop::collection::vec(events(), 5)) {
+        let Some(server) = Server::start() else { return Ok(()) };
+        for (at, events) in all.iter().enumerate() {
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = Place::File(folder.path().join("ledger"));
+            let address = Address::parse(&server.ledger(&format!("n{at}")), None, Duration::from_secs(60), None);
+            let address = Place::Server(Box::new(address.expect("an address")));
+            // So that both are there.
+            let first = [Event::Start { name: None, estimate: Sum::default(), rooms: Vec::new(), must_fit: true }];
+            let events = [&first[..], events].concat();
+            prop_assert_eq!(told(&address, &events), told(&file, &events));
+        }
+    }
 }
 
 #[test]
