@@ -27,7 +27,8 @@ pub struct Account {
     ledger: Ledger,
     /// What the run has reserved.
     reserved: Sum,
-    mode: Mode,
+    /// Block mode, and a budget that binds it: where the ledger stays away it is to stop.
+    is_bound: bool,
     /// Others' use matters.
     limited: bool,
     /// When to record next; `None` where nothing is new.
@@ -46,14 +47,14 @@ pub fn unix_now() -> f64 {
 }
 
 impl Account {
-    /// An account with a ledger that has admitted the run, and holds `reserved` for it. Others' use
-    /// matters where it is `limited`.
+    /// An account with a ledger that has admitted the run, and holds `reserved` for it. It must not
+    /// go on for long without where it `is_bound`; others' use matters where it is `limited`.
     #[must_use]
-    pub fn new(ledger: Ledger, reserved: Sum, mode: Mode, limited: bool) -> Self {
+    pub fn new(ledger: Ledger, reserved: Sum, is_bound: bool, limited: bool) -> Self {
         Account {
             ledger,
             reserved,
-            mode,
+            is_bound,
             limited,
             record: None,
             look: limited.then(|| Instant::now() + LOOK),
@@ -121,10 +122,8 @@ impl Account {
         let mut changed = false;
         if look {
             self.look = self.limited.then(|| now + LOOK);
-            match self.ledger.look(unix_now()) {
-                Ok(()) => changed = self.share(&mut lock(run)),
-                Err(error) => result = Err(error),
-            }
+            result = self.ledger.look(unix_now()).and(result);
+            changed = self.share(&mut lock(run));
         }
         changed |= self.does_without(&mut lock(run));
         let said = self.failed;
@@ -135,7 +134,7 @@ impl Account {
     /// Block mode: cuts the run off where it may not go on without a ledger that is out of reach. Returns
     /// whether it did.
     fn does_without(&mut self, run: &mut Run) -> bool {
-        let Some((since, grace)) = self.ledger.away().filter(|_| self.is_bound()) else { return false };
+        let Some((since, grace)) = self.ledger.away().filter(|_| self.is_bound) else { return false };
         let due = since + grace;
         let cut = if Instant::now() >= due {
             Cut::Grace(grace)
@@ -150,13 +149,8 @@ impl Account {
         is_news
     }
 
-    /// Whether the ledger binds the run.
-    fn is_bound(&self) -> bool {
-        self.limited && self.mode == Mode::Block
-    }
-
     fn how_long(&self) -> String {
-        let away = self.ledger.away().filter(|_| self.is_bound());
+        let away = self.ledger.away().filter(|_| self.is_bound);
         away.map_or(String::new(), |(_, grace)| {
             format!(" for {} within what is reserved (--offline-grace)", span(grace.as_secs_f64()))
         })
@@ -167,11 +161,13 @@ impl Account {
         run.share(self.ledger.shared(now), |name| self.ledger.used_by(name, now))
     }
 
-    /// Records the last of what the run used, and that it has ended. Returns what to say, if
-    /// anything.
-    pub fn close(mut self, run: &mut Run) -> Option<String> {
-        let error = self.ledger.leave(&models(run), unix_now()).err();
-        self.share(run);
+    /// Records the last of what the run used, and that it has ended; waits no longer than `wait`. Returns
+    /// what to say, if anything.
+    pub fn close(mut self, run: &Mutex<Run>, wait: Duration) -> Option<String> {
+        // The relay may still be at work, and is not to wait.
+        let models = models(&lock(run));
+        let error = self.ledger.leave(&models, unix_now(), wait).err();
+        self.share(&mut lock(run));
         error.map(|error| error.to_string())
     }
 }
@@ -213,7 +209,7 @@ fn enter(mut ledger: Ledger, place: &Place, run: &mut Run, estimate: Estimate, n
     let mut words = Vec::new();
     let (admission, failed) = match ledger.admit(&request, now) {
         // One that can come back is told then what was used meanwhile.
-        Err(error) if run.mode == Mode::Warn && ledger.away().is_some() => {
+        Err(error) if run.mode == Mode::Warn && ledger.can_come_back() => {
             words.push(without(&error));
             (Admission { entered: true, ..Admission::default() }, true)
         }
@@ -230,7 +226,8 @@ fn enter(mut ledger: Ledger, place: &Place, run: &mut Run, estimate: Estimate, n
         words.push(format!("{broken} {plural} not count in ledger {place}"));
     }
     let limited = !run.budgets.all().is_empty();
-    let account = admission.entered.then(|| Account::new(ledger, expected, run.mode, limited));
+    let is_bound = request.must_fit() && !request.rooms.is_empty();
+    let account = admission.entered.then(|| Account::new(ledger, expected, is_bound, limited));
     let account = account.map(|account| Account { failed, ..account });
     Ok(Opened { admitted: admission.entered, account, words })
 }

@@ -17,6 +17,9 @@ use crate::spend::{Classes, Spend};
 /// The highest figure: 2^53 - 1.
 const MOST: u64 = (1 << 53) - 1;
 
+/// How long what a run is to hold is held until it is heard of again.
+const FIRST_LEASE: Duration = Duration::from_secs(15);
+
 /// What a run asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -87,6 +90,35 @@ impl Level {
     }
 }
 
+/// What of a run is known to be recorded, and in which life of the ledger.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) models: Vec<(String, Spend)>,
+    pub(crate) born: String,
+}
+
+/// The sums that a run with this window needs, first those that bind it; or all that a report shows.
+fn looks(window: Option<f64>, is_report: bool) -> Vec<Look> {
+    let level = Level::of(window);
+    let look = |level: Level, back: f64| Look {
+        level: level.name(),
+        back: Duration::try_from_secs_f64(back).map_or(MOST, milliseconds),
+    };
+    let own = window.unwrap_or(0.0);
+    if !is_report {
+        return vec![look(level, own)];
+    }
+    let timed = match level {
+        Level::Ever => vec![look(Level::Minutes, PACE_OVER)],
+        Level::Seconds | Level::Minutes => vec![look(level, own.max(PACE_OVER))],
+        // Back to where the first of the longer spans begins that is left out.
+        Level::Hours => vec![look(level, own), look(Level::Minutes, 2.0 * 3_600.0)],
+        Level::Days => vec![look(level, own), look(Level::Minutes, 25.0 * 3_600.0)],
+    };
+    let whole = [look(Level::Ever, 0.0), Look { level: "models", back: 0 }];
+    whole.into_iter().chain(timed).collect()
+}
+
 /// What stays the same from call to call.
 #[derive(Debug)]
 pub(crate) struct Terms {
@@ -113,16 +145,36 @@ pub(crate) struct Call<'a> {
     lease: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     expiry: Option<u64>,
-    models: Vec<(&'a str, u64, u64, u64, u64, u64)>,
+    models: Vec<Figures<'a>>,
+    told: Vec<Figures<'a>>,
+    told_in: &'a str,
     estimate: [u64; 2],
     classes: [bool; 4],
     must_fit: bool,
     rooms: Vec<CallRoom>,
-    level: &'static str,
-    window: u64,
-    look: Vec<&'static str>,
+    look: Vec<Look>,
     born: &'a str,
     since: u64,
+}
+
+/// A model with what was used of it: input, output, cache write, cache read, micro-dollars.
+type Figures<'a> = (&'a str, u64, u64, u64, u64, u64);
+
+fn figures(models: &[(String, Spend)]) -> Vec<Figures<'_>> {
+    let used = models.iter().filter(|(_, spend)| !spend.is_zero());
+    used.map(|(name, spend)| {
+        let Spend { input, output, cache_write, cache_read, micro_usd } = *spend;
+        let [a, b, c, d, e] = [input, output, cache_write, cache_read, micro_usd].map(|figure| figure.min(MOST));
+        (name.as_str(), a, b, c, d, e)
+    })
+    .collect()
+}
+
+/// Sums that are wanted, and how far back.
+#[derive(Debug, Serialize)]
+struct Look {
+    level: &'static str,
+    back: u64,
 }
 
 /// A [`crate::budget::Room`]: unit 1 is tokens and 2 is micro-dollars, less than none is -1.
@@ -134,47 +186,38 @@ struct CallRoom {
 }
 
 impl<'a> Call<'a> {
-    /// A call for what has changed since the revision `since` of the ledger that was `born` so.
+    /// A call of a run that asked for `request` and has used `models` so far, of which `told` is known
+    /// to be recorded; for what has changed since the reader's revision.
     pub(crate) fn new(
         terms: &'a Terms,
         verb: Verb,
         request: &Request,
         models: &'a [(String, Spend)],
-        born: &'a str,
-        since: u64,
+        told: &'a Told,
+        revision: (&'a str, u64),
     ) -> Self {
-        let level = Level::of(terms.window);
-        let figure = |figure: u64| figure.min(MOST);
-        let of_model = |(name, spend): &'a (String, Spend)| {
-            let Spend { input, output, cache_write, cache_read, micro_usd } = *spend;
-            let [a, b, c, d, e] = [input, output, cache_write, cache_read, micro_usd].map(figure);
-            (name.as_str(), a, b, c, d, e)
-        };
         let rooms = request.rooms.iter().map(|room| CallRoom {
             of_command: room.of_command,
             unit: if room.unit == Unit::Tokens { 1 } else { 2 },
             room: room.room.map_or(-1, |room| room.min(MOST).cast_signed()),
         });
-        let look = match verb {
-            Verb::Read => Level::ALL.iter().map(|level| level.name()).chain(["models"]).collect(),
-            _ => vec![level.name()],
-        };
         Call {
             verb: verb.name(),
             id: &terms.id,
             suffix: suffix(terms.name.as_deref()),
-            lease: milliseconds(terms.lease),
+            // Whoever does not hear that it may start does not go on to renew what it holds.
+            lease: milliseconds(if verb == Verb::Admit { terms.lease.min(FIRST_LEASE) } else { terms.lease }),
             expiry: terms.expiry.map(milliseconds),
-            models: models.iter().filter(|(_, spend)| !spend.is_zero()).map(of_model).collect(),
-            estimate: [request.estimate.tokens, request.estimate.micro_usd].map(figure),
+            models: figures(models),
+            told: figures(&told.models),
+            told_in: &told.born,
+            estimate: [request.estimate.tokens, request.estimate.micro_usd].map(|figure| figure.min(MOST)),
             classes: request.classes.chosen(),
             must_fit: request.must_fit(),
             rooms: rooms.collect(),
-            level: level.name(),
-            window: terms.window.map_or(0, |window| milliseconds(Duration::from_secs_f64(window))),
-            look,
-            born,
-            since,
+            look: looks(terms.window, verb == Verb::Read),
+            born: revision.0,
+            since: revision.1,
         }
     }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 
 use crate::address::Address;
-use crate::call::{Answer, Call, Terms, Verb};
-use crate::ledger::Request;
+use crate::call::{Answer, Call, Terms, Told, Verb};
+use crate::ledger::{Request, WAIT};
 use crate::report::{clean, without_number};
 use crate::run::lock;
 use crate::spend::Spend;
@@ -42,9 +42,11 @@ struct Desk {
     looks: bool,
     /// What it asked for.
     request: Request,
-    /// All that it has used, by model, and whether the server has yet to hear of it.
+    /// All that it has used, by model; whether the server has yet to hear of it; and what it has
+    /// heard.
     models: Vec<(String, Spend)>,
     is_new: bool,
+    told: Told,
     /// The revision that the reader has, and of which ledger's life.
     born: String,
     since: u64,
@@ -54,8 +56,6 @@ struct Desk {
     answer: Option<Answer>,
     /// Why the server could not be used the last time.
     failure: Option<Failure>,
-    /// When it last could be.
-    reached: Option<Instant>,
     /// The reader has been rung for and has not looked yet.
     rung: bool,
 }
@@ -66,6 +66,15 @@ struct Failure {
     why: String,
     /// To try again at once would come to the same.
     is_final: bool,
+    /// When it began.
+    since: Instant,
+}
+
+impl Failure {
+    /// Whether it has lasted long enough to be more than a hiccup.
+    fn counts(&self) -> bool {
+        self.since.elapsed() >= PATIENCE
+    }
 }
 
 /// The desk, and how to call to it.
@@ -109,7 +118,7 @@ impl Courier {
         let until = Instant::now() + wait;
         let mut desk = self.desk();
         // Where it has been away for long, it is asked once more.
-        let is_long_away = desk.away_since().is_some_and(|since| since.elapsed() >= wait);
+        let is_long_away = desk.failure.as_ref().is_some_and(|failure| failure.since.elapsed() >= WAIT);
         let insists = verb == Verb::Leave && !is_long_away;
         desk.errand = Some(verb);
         desk.tries = 0;
@@ -144,7 +153,8 @@ impl Courier {
     /// is brought.
     pub(crate) fn work(&self, looks: bool) {
         let mut desk = self.desk();
-        (desk.works, desk.looks) = (true, looks);
+        // What it holds is held for longer from its first step on.
+        (desk.works, desk.looks, desk.is_new) = (true, looks, true);
         self.office.called.notify_all();
     }
 
@@ -167,7 +177,7 @@ impl Courier {
         if let Some(answer) = &answer {
             desk.taken(answer);
         }
-        (answer, desk.failure.as_ref().map(|failure| failure.why.clone()))
+        (answer, desk.failure.as_ref().filter(|failure| failure.counts()).map(|failure| failure.why.clone()))
     }
 
     /// Since when the server is out of reach, where it is.
@@ -192,7 +202,7 @@ impl Courier {
 
 impl Desk {
     fn away_since(&self) -> Option<Instant> {
-        self.failure.as_ref().and(self.reached)
+        self.failure.as_ref().filter(|failure| failure.counts()).map(|failure| failure.since)
     }
 
     /// The reader has this answer.
@@ -213,7 +223,7 @@ struct Route {
     prefix: String,
     terms: Terms,
     connection: Option<Connection>,
-    /// When the server was last tried, and how long to wait where that failed.
+    /// When the server was last gone to, or was last tried in vain, and how long to wait then.
     last: Instant,
     pause: Duration,
 }
@@ -222,17 +232,21 @@ impl Route {
     fn run(mut self) {
         loop {
             self.wait();
-            let result = self.go();
-            self.last = Instant::now();
+            let began = Instant::now();
+            // A connection that has ended meanwhile says nothing about the server, nor does a signal.
+            let result = self.go().or_else(|error| {
+                self.connection = None;
+                if is_hiccup(&error) { self.go() } else { Err(error) }
+            });
             match result {
                 Ok((answer, verb)) => {
-                    self.pause = AGAIN[0];
+                    (self.last, self.pause) = (began, AGAIN[0]);
                     self.deliver(answer, verb);
                 }
                 Err(error) => {
                     self.connection = None;
-                    self.pause = (self.pause * 2).min(AGAIN[1]);
-                    self.fail(&error);
+                    self.fail(&error, began);
+                    (self.last, self.pause) = (Instant::now(), (self.pause * 2).min(AGAIN[1]));
                 }
             }
         }
@@ -264,31 +278,35 @@ impl Route {
 
     /// Goes to the server once.
     fn go(&mut self) -> RedisResult<(Answer, Verb)> {
+        let is_fresh = self.connection.is_none();
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => {
                 let connection = self.client.get_connection_with_timeout(PATIENCE)?;
                 connection.set_read_timeout(Some(PATIENCE))?;
                 connection.set_write_timeout(Some(PATIENCE))?;
-                lock(&self.office.desk).refresh = true;
                 none.insert(connection)
             }
         };
-        let (call, verb) = {
+        let (call, verb, models) = {
             let mut desk = lock(&self.office.desk);
             desk.is_new = false;
+            desk.refresh |= is_fresh;
             let verb = desk.errand.unwrap_or(Verb::Step);
-            let (born, since) = if desk.refresh { ("", 0) } else { (desk.born.as_str(), desk.since) };
-            (Call::new(&self.terms, verb, &desk.request, &desk.models, born, since).json()?, verb)
+            let revision = if desk.refresh { ("", 0) } else { (desk.born.as_str(), desk.since) };
+            let call = Call::new(&self.terms, verb, &desk.request, &desk.models, &desk.told, revision).json()?;
+            (call, verb, desk.models.clone())
         };
-        let answer = self.script.key(&self.prefix).arg(call).invoke(connection)?;
+        let answer: Answer = self.script.key(&self.prefix).arg(call).invoke(connection)?;
+        if matches!(verb, Verb::Step | Verb::Leave) {
+            lock(&self.office.desk).told = Told { models, born: answer.born.clone() };
+        }
         Ok((answer, verb))
     }
 
     fn deliver(&self, answer: Answer, verb: Verb) {
         let mut desk = lock(&self.office.desk);
-        let was_away = desk.failure.take().is_some();
-        desk.reached = Some(Instant::now());
+        let was_away = desk.failure.take().is_some_and(|failure| failure.counts());
         let is_news = answer.has_news() || was_away;
         desk.answer = Some(answer);
         if desk.errand == Some(verb) {
@@ -299,16 +317,17 @@ impl Route {
         self.office.called.notify_all();
     }
 
-    fn fail(&self, error: &RedisError) {
+    /// The server could not be used; the try `began` then.
+    fn fail(&self, error: &RedisError, began: Instant) {
         let mut desk = lock(&self.office.desk);
         desk.is_new = true;
         desk.tries = desk.tries.saturating_add(1);
-        let was_there = desk.failure.replace(Failure { why: words(error), is_final: is_final(error) }).is_none();
-        // Before it was ever reached, it is away since the first try.
-        desk.reached.get_or_insert(self.last);
-        if was_there {
+        let since = desk.failure.as_ref().map_or(began, |failure| failure.since);
+        let failure = Failure { why: words(error), is_final: is_final(error), since };
+        if failure.counts() {
             self.ring(&mut desk);
         }
+        desk.failure = Some(failure);
         self.office.called.notify_all();
     }
 
@@ -319,10 +338,15 @@ impl Route {
     }
 }
 
+/// Whether it may go away by itself at once.
+fn is_hiccup(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Io && !error.is_timeout() && !error.is_connection_refusal()
+}
+
 /// Whether to try again at once would come to the same: nobody is there, or does not want.
 fn is_final(error: &RedisError) -> bool {
     match error.kind() {
-        ErrorKind::Io => error.is_connection_refusal() || !(error.is_timeout() || error.is_connection_dropped()),
+        ErrorKind::Io => !error.is_timeout() && (error.is_connection_refusal() || !error.is_connection_dropped()),
         ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain) => false,
         _ => true,
     }
@@ -330,11 +354,17 @@ fn is_final(error: &RedisError) -> bool {
 
 /// An error as people read it.
 fn words(error: &RedisError) -> String {
-    if error.is_timeout() {
-        return format!("it has not answered for {} s", PATIENCE.as_secs());
-    }
-    match error.kind() {
-        ErrorKind::Io => clean(&without_number(&error.to_string())),
-        _ => clean(error.detail().unwrap_or(error.category())),
-    }
+    let text = match error.kind() {
+        ErrorKind::Io if error.is_timeout() => return format!("it has not answered for {} s", PATIENCE.as_secs()),
+        ErrorKind::Io if error.is_connection_dropped() && !error.is_connection_refusal() => {
+            "it closes the connection".to_owned()
+        }
+        ErrorKind::Io => without_number(&error.to_string()),
+        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
+            "its answer makes no sense; is it a Redis server?".to_owned()
+        }
+        _ => error.detail().unwrap_or(error.category()).to_owned(),
+    };
+    // What the server adds about the script it was in.
+    clean(text.split(" script: ").next().unwrap_or_default())
 }

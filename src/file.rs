@@ -145,12 +145,13 @@ impl FileStore {
         book: &mut Book,
         models: &[(String, Spend)],
         now: f64,
+        wait: Duration,
     ) -> Result<(), Unusable> {
         let Some(alive) = self.alive.take() else { return Ok(()) };
         let sum = models.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens));
         let missing = Classes::default().count(&sum.less(self.recorded));
         let failed = |store: &Self, why| store.unusable("write", why).losing(missing);
-        self.acquire(WAIT).map_err(|why| failed(self, why))?;
+        self.acquire(wait).map_err(|why| failed(self, why))?;
         let result = self.record(member, book, models, Kind::End, now);
         let _ = std::fs::remove_file(self.run_file(&member.id));
         drop(alive);

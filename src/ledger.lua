@@ -1,26 +1,28 @@
--- A ledger on a server: one step of a run, or a reading of all, done at once or not at all.
+-- A ledger on a server: one step of a run, or a reading of all, in one go.
 --
 -- KEYS[1] is the ledger's prefix; what stands under it is told in budget-tee(1). ARGV[1] is the
--- call, as JSON (server.rs). A run tells what it has used in all, by model; what is above what it
--- told before is added. So a call that comes twice, or late, adds nothing. Numbers are exact up to
--- TOP, and stay there.
+-- call, as JSON (call.rs). A run tells what it has used in all, by model; what is above what it
+-- told before is added. So a call that comes twice, or late, adds nothing. What could fail is tried
+-- before anything is added: a server does not take back what a script has done before it failed.
+-- Numbers are exact up to TOP, and stay there.
 
 local P = KEYS[1]
 local call = cjson.decode(ARGV[1])
 local TOP = 9007199254740991
-local DAY = 86400
+local HOUR, DAY = 3600, 86400
 
--- Sums of commands by span of time: how long a span is, and how long it is kept, in seconds. `ever`
--- is one span without an end. Budget::rooms and server.rs choose among the same.
+-- Sums of commands by span of time: how long a span is, and how long it is kept, in seconds; call.rs
+-- chooses among them. `ever` is one span without an end. What has changed is found by P:LEVEL:rev,
+-- and what is old by P:LEVEL:at.
 local LEVELS = {
     ever = {},
-    seconds = { step = 1, keep = 3600 },
-    minutes = { step = 60, keep = 2 * DAY },
-    hours = { step = 3600, keep = 60 * DAY },
+    seconds = { step = 1, keep = HOUR },
+    minutes = { step = 60, keep = 31 * HOUR },
+    hours = { step = HOUR, keep = 31 * DAY },
     days = { step = DAY },
 }
 -- What a run used is remembered for so long after it was last heard of, and after its end.
-local SILENT, ENDED = 7 * DAY, 3600
+local SILENT, ENDED = 7 * DAY, HOUR
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -56,19 +58,48 @@ if version and version ~= '1' then
     return redis.error_reply('NEWER a newer budget-tee has written to it')
 end
 local writes = call.verb ~= 'read'
+local run = P .. ':run:' .. (call.id or '')
 if writes and not version then
     born = whole(now) .. '-' .. call.id
     redis.call('HSET', P, 'v', '1', 'born', born)
 end
 born = born or ''
 
-local run = P .. ':run:' .. (call.id or '')
-local ended = writes and redis.call('HGET', run, 'ended')
+-- That every key is of its kind.
+local function check()
+    local kinds = { [P] = 'hash', [P .. ':models'] = 'hash', [P .. ':leases'] = 'zset', [run] = 'hash' }
+    for name in pairs(LEVELS) do
+        local key = P .. ':' .. name
+        kinds[key], kinds[key .. ':rev'], kinds[key .. ':at'] = 'hash', 'zset', 'zset'
+    end
+    for key, kind in pairs(kinds) do
+        local is = redis.call('TYPE', key).ok
+        if is ~= 'none' and is ~= kind then
+            return key .. ' is a ' .. is .. ' and no ' .. kind
+        end
+    end
+end
 
--- What the run used since it last told. Every sum that this changes is marked with a new revision.
+-- The server has forgotten this run, though not the ledger: what the run was told is recorded is
+-- taken as what it told.
+local function recall()
+    if #call.told == 0 or call.told_in ~= born or redis.call('EXISTS', run) == 1 then
+        return
+    end
+    local sum = { 0, 0, 0, 0, 0 }
+    for _, model in ipairs(call.told) do
+        local told = { model[2], model[3], model[4], model[5], model[6] }
+        redis.call('HSET', run, 'model:' .. model[1], text(told))
+        add(sum, told)
+    end
+    redis.call('HSET', run, 'spent', text(sum))
+end
+
+-- Records what the run used since it last told. Every sum that this changes is marked with a new
+-- revision.
 local function spend()
     local more = { 0, 0, 0, 0, 0 }
-    local changed = false
+    local changed = {}
     for _, model in ipairs(call.models) do
         local field = 'model:' .. model[1]
         local told, new, rises = five(redis.call('HGET', run, field)), {}, false
@@ -78,43 +109,80 @@ local function spend()
             rises = rises or new[i] > 0
         end
         if rises then
-            changed = true
-            redis.call('HSET', run, field, text(told))
-            add_to(P .. ':models', model[1], new)
+            changed[#changed + 1] = { field, told, model[1], new }
             add(more, new)
         end
     end
-    if not changed then
+    if #changed == 0 then
         return
     end
     rev = redis.call('HINCRBY', P, 'rev', 1)
-    add_to(run, 'spent', more)
     for name, level in pairs(LEVELS) do
         local key = P .. ':' .. name
         local span = level.step and math.floor(now / 1000 / level.step) or 0
         local field = whole(span) .. call.suffix
         add_to(key, field, more)
-        if redis.call('ZADD', key .. ':rev', rev, field) == 1 and level.keep then
-            for _, old in ipairs(redis.call('ZRANGE', key .. ':rev', 0, 3)) do
-                local at = tonumber(string.match(old, '^%d+')) or 0
-                if (at + 2) * level.step + level.keep < now / 1000 then
-                    redis.call('HDEL', key, old)
-                    redis.call('ZREM', key .. ':rev', old)
-                end
+        if redis.call('ZADD', key .. ':rev', rev, field) == 1 and level.step then
+            redis.call('ZADD', key .. ':at', span, field)
+            local until_when = level.keep and math.floor((now / 1000 - level.keep) / level.step) - 1 or -1
+            for _, old in ipairs(redis.call('ZRANGEBYSCORE', key .. ':at', '-inf', until_when, 'LIMIT', 0, 4)) do
+                redis.call('HDEL', key, old)
+                redis.call('ZREM', key .. ':rev', old)
+                redis.call('ZREM', key .. ':at', old)
             end
         end
     end
+    for _, model in ipairs(changed) do
+        add_to(P .. ':models', model[3], model[4])
+    end
+    add_to(run, 'spent', more)
+    for _, model in ipairs(changed) do
+        redis.call('HSET', run, model[1], text(model[2]))
+    end
+end
+
+-- The fields of a level, and what is in them, as far as they have changed since `since`; where that
+-- is 0, as far as they end in the last `back` milliseconds, or all where that is 0.
+local read_before = {}
+local function read(level, since, back)
+    local name = level .. ' ' .. whole(since) .. ' ' .. whole(back)
+    if read_before[name] then
+        return unpack(read_before[name])
+    end
+    local key = P .. ':' .. level
+    local step = (LEVELS[level] or {}).step
+    local fields, sums = {}, {}
+    if since > 0 then
+        fields = redis.call('ZRANGEBYSCORE', key .. ':rev', '(' .. whole(since), '+inf')
+    elseif step and back > 0 then
+        local first = math.floor((now - back) / 1000 / step)
+        fields = redis.call('ZRANGEBYSCORE', key .. ':at', first, '+inf')
+    else
+        for i, word in ipairs(redis.call('HGETALL', key)) do
+            local list = i % 2 == 1 and fields or sums
+            list[#list + 1] = word
+        end
+    end
+    -- As many at once as the stack of a script takes.
+    for first = #sums + 1, #fields, 1000 do
+        for _, sum in ipairs(redis.call('HMGET', key, unpack(fields, first, math.min(first + 999, #fields)))) do
+            sums[#sums + 1] = sum or ''
+        end
+    end
+    read_before[name] = { fields, sums }
+    return fields, sums
 end
 
 -- What is used, as far as it binds the run: of all, and of its command.
 local function used()
     local all, own = { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }
-    local step = LEVELS[call.level].step
-    local fields = redis.call('HGETALL', P .. ':' .. call.level)
-    for i = 1, #fields, 2 do
-        local span, suffix = string.match(fields[i], '^(%d+)(.*)$')
-        if span and (not step or (span + 1) * step * 1000 > now - call.window) then
-            local sum = five(fields[i + 1])
+    local look = call.look[1]
+    local step = LEVELS[look.level].step
+    local fields, sums = read(look.level, 0, look.back)
+    for i, field in ipairs(fields) do
+        local span, suffix = string.match(field, '^(%d+)(.*)$')
+        if span and (not step or (span + 1) * step * 1000 > now - look.back) then
+            local sum = five(sums[i])
             add(all, sum)
             if call.suffix ~= '' and suffix == call.suffix then
                 add(own, sum)
@@ -137,6 +205,10 @@ end
 
 -- Whether the run may start, and what the others that are alive hold: of all, and of its command.
 local function admit()
+    -- Whoever may not do all that a run does is told so now.
+    redis.call('HINCRBY', P, 'rev', 0)
+    redis.call('HDEL', P, '')
+    redis.call('ZREM', P .. ':leases', '')
     redis.call('ZREMRANGEBYSCORE', P .. ':leases', '-inf', now)
     local held, own_held = { 0, 0 }, { 0, 0 }
     local entered = false
@@ -177,12 +249,16 @@ local function enter()
         redis.call('HSET', run, 'suffix', call.suffix, 'tokens', tokens, 'micro_usd', micro_usd)
     end
     redis.call('ZADD', P .. ':leases', now + call.lease, call.id)
-    redis.call('EXPIRE', run, SILENT)
+    redis.call('EXPIRE', run, math.max(SILENT, math.ceil(call.lease / 500)))
 end
 
 local entered, held, own_held = true, { 0, 0 }, { 0, 0 }
-if call.verb == 'admit' then
-    if call.expiry then
+if writes then
+    local wrong = check()
+    if wrong then
+        return redis.error_reply('WRONGTYPE ' .. wrong)
+    end
+    if call.expiry and (call.verb == 'admit' or not version) then
         expiry = call.expiry > 0 and whole(call.expiry)
         if expiry then
             redis.call('HSET', P, 'expiry', expiry)
@@ -190,31 +266,38 @@ if call.verb == 'admit' then
             redis.call('HDEL', P, 'expiry')
         end
     end
+end
+if call.verb == 'admit' then
     entered, held, own_held = admit()
     if entered then
         enter()
     end
 elseif call.verb == 'step' then
+    recall()
     spend()
-    if not ended then
+    if not redis.call('HGET', run, 'ended') then
         enter()
     end
 elseif call.verb == 'leave' then
+    recall()
     spend()
     redis.call('HSET', run, 'ended', '1')
     redis.call('EXPIRE', run, ENDED)
     redis.call('ZREM', P .. ':leases', call.id)
 end
 
+-- A ledger that nobody uses is dropped, but not while a run may come back to it.
 if writes and (expiry or call.expiry) then
+    local last = redis.call('ZRANGE', P .. ':leases', -1, -1, 'WITHSCORES')[2]
+    local after = expiry and math.max(tonumber(expiry) or 0, (tonumber(last) or now) - now)
     local keys = { P, P .. ':models', P .. ':leases' }
     for name in pairs(LEVELS) do
-        keys[#keys + 1] = P .. ':' .. name
-        keys[#keys + 1] = P .. ':' .. name .. ':rev'
+        local key = P .. ':' .. name
+        keys[#keys + 1], keys[#keys + 2], keys[#keys + 3] = key, key .. ':rev', key .. ':at'
     end
     for _, key in ipairs(keys) do
-        if expiry then
-            redis.call('PEXPIRE', key, math.max(expiry, call.lease))
+        if after then
+            redis.call('PEXPIRE', key, whole(after))
         else
             redis.call('PERSIST', key)
         end
@@ -224,21 +307,11 @@ end
 -- What has changed since the reader's revision; all where that is not of this ledger's life.
 local since = call.born == born and call.since <= rev and call.since or 0
 local cells = {}
-for _, level in ipairs(call.look) do
-    local key = P .. ':' .. level
-    if since == 0 then
-        local fields = redis.call('HGETALL', key)
-        for i = 1, #fields, 2 do
-            cells[#cells + 1] = level
-            cells[#cells + 1] = fields[i]
-            cells[#cells + 1] = fields[i + 1]
-        end
-    else
-        for _, field in ipairs(redis.call('ZRANGEBYSCORE', key .. ':rev', '(' .. whole(since), '+inf')) do
-            cells[#cells + 1] = level
-            cells[#cells + 1] = field
-            cells[#cells + 1] = redis.call('HGET', key, field) or ''
-        end
+for _, look in ipairs(call.look) do
+    local fields, sums = read(look.level, since, look.back)
+    for i, field in ipairs(fields) do
+        local at = #cells
+        cells[at + 1], cells[at + 2], cells[at + 3] = look.level, field, sums[i]
     end
 end
 

@@ -24,7 +24,7 @@ use crate::spend::{Classes, Spend};
 pub(crate) const SCHEMES: [&str; 2] = ["redis://", "rediss://"];
 
 /// How long the start and the end of a run may wait for a ledger.
-pub(crate) const WAIT: Duration = Duration::from_secs(5);
+pub const WAIT: Duration = Duration::from_secs(5);
 
 /// Where a ledger is. It is shown without what must not be seen.
 #[derive(Clone, Debug)]
@@ -76,6 +76,9 @@ impl Unusable {
 
     /// With what has been lost by it.
     pub(crate) fn losing(self, tokens: u64) -> Unusable {
+        if tokens == 0 {
+            return self;
+        }
         Unusable { why: format!("{}; {tokens} tokens of this run are not in it", self.why), ..self }
     }
 }
@@ -236,15 +239,16 @@ impl Ledger {
         }
     }
 
-    /// Records the last of what this run has used, and that it has ended. Waits for that.
+    /// Records the last of what this run has used, and that it has ended. Waits for that, but no longer
+    /// than `wait`.
     ///
     /// # Errors
     /// Where it is not possible in time; the error names what was not recorded.
-    pub fn leave(&mut self, models: &[(String, Spend)], now: f64) -> Result<(), Unusable> {
+    pub fn leave(&mut self, models: &[(String, Spend)], now: f64, wait: Duration) -> Result<(), Unusable> {
         match &mut self.store {
-            Store::File(file) => file.leave(&self.member, &mut self.book, models, now),
+            Store::File(file) => file.leave(&self.member, &mut self.book, models, now, wait),
             #[cfg(feature = "redis")]
-            Store::Server(server) => server.leave(&self.member, &mut self.book, models, now),
+            Store::Server(server) => server.leave(&self.member, &mut self.book, models, now, wait),
         }
     }
 
@@ -276,6 +280,16 @@ impl Ledger {
             Store::File(_) => None,
             #[cfg(feature = "redis")]
             Store::Server(server) => server.away(),
+        }
+    }
+
+    /// Whether a ledger that cannot be used now may be told later what was used meanwhile.
+    #[must_use]
+    pub fn can_come_back(&self) -> bool {
+        match &self.store {
+            Store::File(_) => false,
+            #[cfg(feature = "redis")]
+            Store::Server(_) => true,
         }
     }
 

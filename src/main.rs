@@ -13,7 +13,7 @@
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use budget_tee::account::{self, Opened};
 use budget_tee::book::Book;
@@ -21,7 +21,7 @@ use budget_tee::budget::{Budget, Sum, Sums};
 use budget_tee::cli::Cli;
 use budget_tee::early::{self, Early, cannot_write};
 use budget_tee::exit::Exit;
-use budget_tee::ledger::{Ledger, Place};
+use budget_tee::ledger::{self, Ledger, Place};
 use budget_tee::report::{self, reason, without_number};
 use budget_tee::run::{Run, lock};
 use budget_tee::screen::Screen;
@@ -82,7 +82,10 @@ fn run() -> Result<Exit, Early> {
         Some(name) => wrap::wrap(&shared, account.as_mut(), command, cli.manners())
             .map_err(|error| Early::failed(format!("cannot run {}: {}", shown(name), reason(error))))?,
     };
-    if let Some(words) = account.and_then(|account| account.close(&mut lock(&shared.run))) {
+    // What is decided is said before the ledger is waited for; who is told to end waits less.
+    shared.say_notices();
+    let wait = if matches!(exit, Exit::Signal(_)) { Duration::from_secs(1) } else { ledger::WAIT };
+    if let Some(words) = account.and_then(|account| account.close(&shared.run, wait)) {
         shared.say(&words);
     }
     // What others have spent meanwhile may be known only now.

@@ -39,8 +39,9 @@ impl ServerStore {
 
     /// Reads all there is, for a report; whether there is a ledger.
     pub(crate) fn read(&mut self, member: &Member, book: &mut Book, now: f64) -> Result<bool, Unusable> {
+        let began = Instant::now();
         let answer = self.courier.send(Verb::Read, WAIT).map_err(|why| self.unusable(why))?;
-        self.take_in(&answer, now);
+        self.take_in(&answer, now + began.elapsed().as_secs_f64());
         answer.enter_into(book, member.window, true);
         let is_there = !answer.born.is_empty();
         self.read = Some(answer);
@@ -55,6 +56,7 @@ impl ServerStore {
         request: &Request,
         now: f64,
     ) -> Result<Admission, Unusable> {
+        let began = Instant::now();
         self.courier.ask(request.clone());
         let answer = self.courier.send(Verb::Admit, WAIT);
         let starts = answer.as_ref().map_or(!request.must_fit(), |answer| answer.admission.entered);
@@ -62,7 +64,7 @@ impl ServerStore {
             self.courier.work(!request.rooms.is_empty());
         }
         let answer = answer.map_err(|why| self.unusable(why))?;
-        self.enter(&answer, member, book, now);
+        self.enter(&answer, member, book, now + began.elapsed().as_secs_f64());
         Ok(answer.admission)
     }
 
@@ -87,14 +89,16 @@ impl ServerStore {
         book: &mut Book,
         models: &[(String, Spend)],
         now: f64,
+        wait: Duration,
     ) -> Result<(), Unusable> {
+        let began = Instant::now();
         let sum = models.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens));
         self.courier.hand_over(models.to_vec());
-        let answer = self.courier.send(Verb::Leave, WAIT).map_err(|why| {
+        let answer = self.courier.send(Verb::Leave, wait).map_err(|why| {
             let missing = Classes::default().count(&sum.less(self.own));
             self.unusable(why).losing(missing)
         })?;
-        self.enter(&answer, member, book, now);
+        self.enter(&answer, member, book, now + began.elapsed().as_secs_f64());
         Ok(())
     }
 

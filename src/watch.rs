@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::stdio::{dup2_stdout, stdin, stdout};
+use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
 
 use crate::account::Account;
 use crate::exit::Exit;
 use crate::hook::{self, Hooks};
 use crate::relay::{End, Enough, Relay};
-use crate::report::{self, Frame};
+use crate::report::{self, Frame, Style};
 use crate::run::{Run, lock};
 use crate::screen::Screen;
 use crate::signals::{self, Signals};
@@ -132,6 +132,13 @@ impl<'a> Watch<'a> {
                 can_be_stopped,
             };
             let end = relay.relay(&input, stdout());
+            if ends_at_trip
+                && !matches!(end, End::Stream)
+                && let Ok(null) = std::fs::File::open("/dev/null")
+            {
+                // Nothing more is read: its writer learns of it now.
+                let _ = dup2_stdin(null);
+            }
             // The next in the pipe sees the end of the stream now, not after the report; and a
             // child that writes on learns that nobody reads.
             if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
@@ -203,7 +210,7 @@ impl<'a> Watch<'a> {
         }
         self.keep_account();
         if is_due {
-            let behind = draw(&self.shared);
+            let behind = self.shared.draw();
             self.redraw = Redraw { wanted: behind, last: Some(Instant::now()), behind };
         }
         Ok(news)
@@ -332,6 +339,28 @@ impl Shared {
         words.iter().for_each(|words| self.say(words));
     }
 
+    /// Says what is to be said.
+    pub fn say_notices(&self) {
+        if let Some(mut screen) = self.free_screen() {
+            let words = notices(&mut lock(&self.run), screen.style());
+            words.iter().for_each(|words| screen.say(words));
+        }
+    }
+
+    /// The same, and shows how the budgets stand. Where the relay holds the screen, that waits: the
+    /// relay rings once it has written. Returns whether stderr has yet to take some of it.
+    fn draw(&self) -> bool {
+        let Some(mut screen) = self.free_screen() else { return false };
+        let mut run = lock(&self.run);
+        let frame = if screen.is_quiet() { Frame::default() } else { report::frame(&run, screen.style()) };
+        let words = notices(&mut run, screen.style());
+        // The relay must not wait for stderr.
+        drop(run);
+        words.iter().for_each(|words| screen.say(words));
+        screen.show(&frame);
+        screen.is_behind()
+    }
+
     /// The screen, unless the relay holds it: it does while it writes to the same terminal, which
     /// may have stopped taking text.
     fn free_screen(&self) -> Option<MutexGuard<'_, Screen>> {
@@ -343,20 +372,9 @@ impl Shared {
     }
 }
 
-/// Says what is to be said and shows how the budgets stand. Where the relay holds the screen, that
-/// waits: the relay rings once it has written. Returns whether stderr has yet to take some of it.
-fn draw(shared: &Shared) -> bool {
-    let Some(mut screen) = shared.free_screen() else { return false };
-    let mut run = lock(&shared.run);
-    let style = screen.style();
-    let notices: Vec<_> = run.notices().iter().map(|notice| report::notice(notice, &run, style)).collect();
-    let frame = if screen.is_quiet() { Frame::default() } else { report::frame(&run, style) };
-    drop(run);
-    for notice in &notices {
-        screen.say(notice);
-    }
-    screen.show(&frame);
-    screen.is_behind()
+/// What is to be said since the last time.
+fn notices(run: &mut Run, style: Style) -> Vec<String> {
+    run.notices().iter().map(|notice| report::notice(notice, run, style)).collect()
 }
 
 /// The last words: what is still to be said, and the report.
@@ -364,9 +382,7 @@ pub fn finish(shared: &Shared, exit: Exit) {
     let Some(mut screen) = shared.free_screen() else { return };
     let mut run = lock(&shared.run);
     let style = screen.style();
-    for notice in run.notices() {
-        screen.say(&report::notice(&notice, &run, style));
-    }
+    notices(&mut run, style).iter().for_each(|words| screen.say(words));
     if matches!(exit, Exit::Done | Exit::Child(0)) && !run.meter.usage_seen() {
         screen.say(report::NO_USAGE);
     }

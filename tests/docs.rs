@@ -261,7 +261,7 @@ fn only_the_owner_of_a_device_mentions_it() {
         ("stderr()", &["screen.rs", "cli.rs", "hook.rs"][..]), // The command line asks whether it takes colours.
         ("kill_process", &["child.rs"]),
         ("pidfd_send_signal", &["child.rs"]),
-        ("dup2_stdout", &["watch.rs"]),
+        ("dup2_std", &["watch.rs"]),
         ("stdin()", &["main.rs", "watch.rs"]),
         ("stdout()", &["cli.rs", "early.rs", "screen.rs", "watch.rs", "wrap.rs"]), // Help and status go there instead of a stream.
         ("env::var", &["cli.rs", "screen.rs"]), // The screen asks what kind of terminal it is.
