@@ -60,10 +60,17 @@ struct Desk {
     rung: bool,
 }
 
-/// Why a server could not be used.
+/// What could not be done with a server, and why.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) doing: &'static str,
+    pub(crate) why: String,
+}
+
+/// Why a server could not be used, the last time and since when.
 #[derive(Clone, Debug)]
 struct Failure {
-    why: String,
+    trouble: Trouble,
     /// To try again at once would come to the same.
     is_final: bool,
     /// When it began.
@@ -114,7 +121,7 @@ impl Courier {
 
     /// Has an errand done, and waits for it until `wait` has passed. What fails for good, or fails
     /// where nobody is there, is given up at once unless the errand is to leave.
-    pub(crate) fn send(&self, verb: Verb, wait: Duration) -> Result<Answer, String> {
+    pub(crate) fn send(&self, verb: Verb, wait: Duration) -> Result<Answer, Trouble> {
         let until = Instant::now() + wait;
         let mut desk = self.desk();
         // Where it has been away for long, it is asked once more.
@@ -137,8 +144,8 @@ impl Courier {
             };
             if left.is_zero() || given_up {
                 desk.errand = None;
-                let why = desk.failure.as_ref().map(|failure| failure.why.clone());
-                return Err(why.unwrap_or_else(|| format!("it has not answered for {} s", wait.as_secs())));
+                let trouble = desk.failure.as_ref().map(|failure| failure.trouble.clone());
+                return Err(trouble.unwrap_or_else(|| Trouble::silence(wait)));
             }
             desk = self.office.called.wait_timeout(desk, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
@@ -168,7 +175,7 @@ impl Courier {
     }
 
     /// What has come, if anything; and why the server is out of reach, where it is.
-    pub(crate) fn collect(&self) -> (Option<Answer>, Option<String>) {
+    pub(crate) fn collect(&self) -> (Option<Answer>, Option<Trouble>) {
         let mut desk = self.desk();
         if std::mem::take(&mut desk.rung) {
             let _ = (&self.bell).read(&mut [0]);
@@ -177,7 +184,7 @@ impl Courier {
         if let Some(answer) = &answer {
             desk.taken(answer);
         }
-        (answer, desk.failure.as_ref().filter(|failure| failure.counts()).map(|failure| failure.why.clone()))
+        (answer, desk.failure.as_ref().filter(|failure| failure.counts()).map(|failure| failure.trouble.clone()))
     }
 
     /// Since when the server is out of reach, where it is.
@@ -323,7 +330,7 @@ impl Route {
         desk.is_new = true;
         desk.tries = desk.tries.saturating_add(1);
         let since = desk.failure.as_ref().map_or(began, |failure| failure.since);
-        let failure = Failure { why: words(error), is_final: is_final(error), since };
+        let failure = Failure { trouble: Trouble::of(error), is_final: is_final(error), since };
         if failure.counts() {
             self.ring(&mut desk);
         }
@@ -352,19 +359,26 @@ fn is_final(error: &RedisError) -> bool {
     }
 }
 
-/// An error as people read it.
-fn words(error: &RedisError) -> String {
-    let text = match error.kind() {
-        ErrorKind::Io if error.is_timeout() => return format!("it has not answered for {} s", PATIENCE.as_secs()),
-        ErrorKind::Io if error.is_connection_dropped() && !error.is_connection_refusal() => {
-            "it closes the connection".to_owned()
-        }
-        ErrorKind::Io => without_number(&error.to_string()),
-        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-            "its answer makes no sense; is it a Redis server?".to_owned()
-        }
-        _ => error.detail().unwrap_or(error.category()).to_owned(),
-    };
-    // What the server adds about the script it was in.
-    clean(text.split(" script: ").next().unwrap_or_default())
+impl Trouble {
+    /// An error as people read it.
+    fn of(error: &RedisError) -> Self {
+        let text = match error.kind() {
+            ErrorKind::Io if error.is_timeout() => return Trouble::silence(PATIENCE),
+            ErrorKind::Io if error.is_connection_dropped() && !error.is_connection_refusal() => {
+                "it closes the connection".to_owned()
+            }
+            ErrorKind::Io => without_number(&error.to_string()),
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
+                "its answer makes no sense; is it a Redis server?".to_owned()
+            }
+            _ => error.detail().unwrap_or(error.category()).to_owned(),
+        };
+        // What the server adds about the script it was in is of no use here.
+        let why = clean(text.split(" script: ").next().unwrap_or_default());
+        Trouble { doing: if error.kind() == ErrorKind::Io { "reach" } else { "use" }, why }
+    }
+
+    fn silence(time: Duration) -> Self {
+        Trouble { doing: "reach", why: format!("it has not answered for {} s", time.as_secs()) }
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::address::Address;
 use crate::book::{Book, OpenRun};
 use crate::call::{Answer, Terms, Verb};
-use crate::courier::Courier;
+use crate::courier::{Courier, Trouble};
 use crate::ledger::{Admission, Member, Place, Request, Unusable, WAIT};
 use crate::spend::{Classes, Spend};
 
@@ -40,7 +40,7 @@ impl ServerStore {
     /// Reads all there is, for a report; whether there is a ledger.
     pub(crate) fn read(&mut self, member: &Member, book: &mut Book, now: f64) -> Result<bool, Unusable> {
         let began = Instant::now();
-        let answer = self.courier.send(Verb::Read, WAIT).map_err(|why| self.unusable(why))?;
+        let answer = self.courier.send(Verb::Read, WAIT).map_err(|trouble| self.unusable(trouble))?;
         self.take_in(&answer, now + began.elapsed().as_secs_f64());
         answer.enter_into(book, member.window, true);
         let is_there = !answer.born.is_empty();
@@ -63,7 +63,7 @@ impl ServerStore {
         if starts {
             self.courier.work(!request.rooms.is_empty());
         }
-        let answer = answer.map_err(|why| self.unusable(why))?;
+        let answer = answer.map_err(|trouble| self.unusable(trouble))?;
         self.enter(&answer, member, book, now + began.elapsed().as_secs_f64());
         Ok(answer.admission)
     }
@@ -79,7 +79,7 @@ impl ServerStore {
         if let Some(answer) = answer {
             self.enter(&answer, member, book, now);
         }
-        failure.map_or(Ok(()), |why| Err(self.unusable(why)))
+        failure.map_or(Ok(()), |trouble| Err(self.unusable(trouble)))
     }
 
     /// See [`crate::ledger::Ledger::leave`].
@@ -94,9 +94,9 @@ impl ServerStore {
         let began = Instant::now();
         let sum = models.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens));
         self.courier.hand_over(models.to_vec());
-        let answer = self.courier.send(Verb::Leave, wait).map_err(|why| {
+        let answer = self.courier.send(Verb::Leave, wait).map_err(|trouble| {
             let missing = Classes::default().count(&sum.less(self.own));
-            self.unusable(why).losing(missing)
+            self.unusable(trouble).losing(missing)
         })?;
         self.enter(&answer, member, book, now + began.elapsed().as_secs_f64());
         Ok(())
@@ -140,7 +140,7 @@ impl ServerStore {
         self.ahead = answer.now + answer.arrived.elapsed().as_secs_f64() - now;
     }
 
-    fn unusable(&self, why: String) -> Unusable {
-        Unusable::at("reach", self.courier.place().to_owned(), why)
+    fn unusable(&self, trouble: Trouble) -> Unusable {
+        Unusable::at(trouble.doing, self.courier.place().to_owned(), trouble.why)
     }
 }

@@ -330,9 +330,7 @@ fn a_server_that_is_far_away_delays_no_line() {
     let args = ["-q", "-l", "1M", "-m", "block"];
     let (near, _) = latencies(harness::budget_tee(&args));
     let (far, code) = latencies(with(line.ledger("nightly"), &args));
-    let calls: String = server.ask(&["INFO", "commandstats"]);
-    let calls = calls.split_once("cmdstat_evalsha:calls=").and_then(|(_, rest)| rest.split(',').next());
-    let calls: u32 = calls.and_then(|calls| calls.parse().ok()).expect("a number");
+    let calls = evalshas(&server);
     let said = format!(
         "without a ledger {} us, 99 % {} us; 200 ms away {} us, 99 % {} us, {calls} calls\n",
         near[1000], near[1980], far[1000], far[1980]
@@ -453,7 +451,7 @@ fn a_password_is_taken_and_never_seen() {
     {
         let ran = run(&block, settings);
         assert_eq!((ran.code(), ran.err.lines().count()), (Some(125), 1), "{}", ran.err);
-        assert!(ran.err.starts_with(&format!("budget-tee: cannot reach ledger {plain}: ")), "{}", ran.err);
+        assert!(ran.err.starts_with(&format!("budget-tee: cannot use ledger {plain}: ")), "{}", ran.err);
         assert!(!ran.err.contains("word@") && !ran.err.contains("pass"), "{}", ran.err);
     }
 }
@@ -557,6 +555,130 @@ fn what_others_do_to_the_ledger_does_no_harm() {
     let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 1));
     assert_eq!((ran.code(), ran.out.len()), (Some(125), 0), "{}", ran.err);
     assert!(ran.err.ends_with(":ever is a string and no hash\n"), "{}", ran.err);
+}
+
+#[test]
+fn a_connection_that_ends_is_no_server_that_is_away() {
+    let Some((server, place)) = ledger() else { return };
+    // More than is reserved: it must not go on for a moment where the server is away.
+    let args = ["-q", "-l", "1M", "-m", "block", "-e", "10", "--offline-grace", "0s"];
+    let mut command = with(&place, &args);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut stdout = child.stdout.take().expect("piped");
+    for n in 0..10 {
+        stdin.write_all(assistant(&format!("a{n}"), 100).as_bytes()).expect("written");
+        read_until(&mut stdout, "\n");
+        server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        while counted(&place) < (n + 1) * 100 {}
+        // Nor is a signal.
+        kill(&child, Signal::STOP);
+        kill(&child, Signal::CONT);
+    }
+    drop(stdin);
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert_eq!((child.wait().expect("ends").code(), said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn whoever_may_not_do_all_that_a_run_does_is_told_at_the_start() {
+    let Some((server, place)) = ledger() else { return };
+    server.ask::<()>(&["ACL", "SETUSER", "agent", "on", ">pw", "~budget-tee:*", "+@all", "-@dangerous", "-@admin"]);
+    let run = |input: &str| {
+        let mut command = with(place.replace("redis://", "redis://agent@"), &["-q", "-l", "1M", "-m", "block"]);
+        command.env("BUDGET_TEE_LEDGER_PASSWORD", "pw");
+        finish(command, input.as_bytes())
+    };
+    let ran = run(&assistant("a", 100));
+    assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
+    for command in ["hincrby", "hset", "zadd", "hdel", "zrem", "expire", "zrangebyscore", "type"] {
+        server.ask::<()>(&["ACL", "SETUSER", "agent", &format!("-{command}")]);
+        let ran = run(&assistant("b", 100));
+        assert_eq!((ran.code(), ran.out.len()), (Some(125), 0), "{command}: {}", ran.err);
+        let is_plain = ran.err.starts_with("budget-tee: cannot use ledger ") && !ran.err.contains("script:");
+        assert!(is_plain, "{command}: {}", ran.err);
+        server.ask::<()>(&["ACL", "SETUSER", "agent", &format!("+{command}")]);
+    }
+    assert_eq!(counted(&place), 100);
+}
+
+#[test]
+fn a_run_that_the_server_forgot_is_not_counted_twice() {
+    let Some((server, place)) = ledger() else { return };
+    let mut run = waiting(&place, &["-q", "-l", "10k", "-m", "block", "-n", "/a"]);
+    run.pass(&assistant("a", 6000));
+    while counted(&place) < 6000 {}
+    // What it was told is recorded is known to it with the answer.
+    let (calls, mut now) = (evalshas(&server), 0);
+    while now < calls + 2 {
+        now = evalshas(&server);
+    }
+    let keys: Vec<String> = server.ask(&["KEYS", "*:run:*"]);
+    assert_eq!(server.ask::<u64>(&["DEL", &keys[0]]), 1);
+    run.pass(&assistant("b", 100));
+    while counted(&place) < 6100 {}
+    assert_eq!(run.end(), Some(0));
+    assert_eq!(counted(&place), 6100);
+}
+
+/// How often a script was called.
+fn evalshas(server: &Server) -> u64 {
+    let calls: String = server.ask(&["INFO", "commandstats"]);
+    let calls = calls.split_once("cmdstat_evalsha:calls=").and_then(|(_, rest)| rest.split(',').next());
+    calls.and_then(|calls| calls.parse().ok()).expect("a number")
+}
+
+#[test]
+fn an_end_that_waits_for_the_server_holds_neither_stream_nor_writer() {
+    let Some((server, place)) = ledger() else { return };
+    // It trips by itself; its writer learns of that at once, and so do people.
+    let mut command = with(&place, &["-q", "-l", "100", "-e", "0", "-m", "block"]);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"{}\n").expect("written");
+    read_until(child.stdout.as_mut().expect("piped"), "{}\n");
+    server.signal(Signal::STOP);
+    stdin.write_all(assistant("a", 200).as_bytes()).expect("written");
+    let said = read_until(child.stderr.as_mut().expect("piped"), "\n");
+    assert!(said.contains("exceeded"), "{said}");
+    while stdin.write_all(b"{}\n").is_ok() {}
+    assert!(child.try_wait().expect("waits").is_none(), "it still waits for the server");
+    server.signal(Signal::CONT);
+    assert_eq!(child.wait().expect("ends").code(), Some(122));
+    assert_eq!(counted(&place), 200);
+}
+
+#[test]
+fn a_ledger_does_not_expire_under_a_run_that_holds_something_of_it() {
+    let Some((server, place)) = ledger() else { return };
+    let run = waiting(&place, &["-q", "-l", "1M", "-m", "block", "--offline-grace", "1h"]);
+    let ttl = || server.ask::<i64>(&["TTL", "budget-tee:{nightly}"]);
+    assert_eq!(run_with(&place, &["-q", "--ledger-expiry", "1s"], &assistant("a", 10)).code(), Some(0));
+    while ttl() < 3000 {}
+    assert_eq!(run.end(), Some(0));
+    assert!((0..=1).contains(&ttl()), "{}", ttl());
+}
+
+#[test]
+fn what_is_no_redis_server_is_said_so() {
+    for (answer, want) in
+        [("HTTP/1.1 400 Bad Request\r\n\r\n", "its answer makes no sense"), ("", "it closes the connection")]
+    {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let place = format!("redis://127.0.0.1:{}/0/nightly", listener.local_addr().expect("has one").port());
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let _ = client.read(&mut [0; 1000]);
+                let _ = client.write_all(answer.as_bytes());
+            }
+        });
+        let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 10));
+        assert_eq!((ran.code(), ran.out.len(), ran.err.lines().count()), (Some(125), 0, 1), "{}", ran.err);
+        assert!(ran.err.contains(want), "{}", ran.err);
+    }
 }
 
 #[test]
