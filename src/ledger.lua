@@ -209,6 +209,9 @@ local function admit()
     redis.call('HINCRBY', P, 'rev', 0)
     redis.call('HDEL', P, '')
     redis.call('ZREM', P .. ':leases', '')
+    redis.call('ZRANGEBYSCORE', P .. ':leases', 0, 0)
+    redis.call('HGETALL', P .. ':ever')
+    redis.call('EXISTS', run)
     redis.call('ZREMRANGEBYSCORE', P .. ':leases', '-inf', now)
     local held, own_held = { 0, 0 }, { 0, 0 }
     local entered = false

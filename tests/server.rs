@@ -593,7 +593,24 @@ fn whoever_may_not_do_all_that_a_run_does_is_told_at_the_start() {
     };
     let ran = run(&assistant("a", 100));
     assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
-    for command in ["hincrby", "hset", "zadd", "hdel", "zrem", "expire", "zrangebyscore", "type"] {
+    for command in [
+        "hincrby",
+        "hset",
+        "zadd",
+        "hdel",
+        "zrem",
+        "expire",
+        "zrangebyscore",
+        "hget",
+        "hmget",
+        "hgetall",
+        "hexists",
+        "exists",
+        "zrange",
+        "zremrangebyscore",
+        "time",
+        "type",
+    ] {
         server.ask::<()>(&["ACL", "SETUSER", "agent", &format!("-{command}")]);
         let ran = run(&assistant("b", 100));
         assert_eq!((ran.code(), ran.out.len()), (Some(125), 0), "{command}: {}", ran.err);
