@@ -65,8 +65,8 @@ if writes and not version then
 end
 born = born or ''
 
--- That every key is of its kind.
-local function check()
+-- Why nothing can be added, if so: every key must be of its kind.
+local function obstacle()
     local kinds = { [P] = 'hash', [P .. ':models'] = 'hash', [P .. ':leases'] = 'zset', [run] = 'hash' }
     for name in pairs(LEVELS) do
         local key = P .. ':' .. name
@@ -95,8 +95,8 @@ local function recall()
     redis.call('HSET', run, 'spent', text(sum))
 end
 
--- Records what the run used since it last told. Every sum that this changes is marked with a new
--- revision.
+-- Records what the run used since it last told, or returns why it cannot. Every sum that this changes
+-- is marked with a new revision.
 local function spend()
     local more = { 0, 0, 0, 0, 0 }
     local changed = {}
@@ -115,6 +115,10 @@ local function spend()
     end
     if #changed == 0 then
         return
+    end
+    local wrong = obstacle()
+    if wrong then
+        return wrong
     end
     rev = redis.call('HINCRBY', P, 'rev', 1)
     for name, level in pairs(LEVELS) do
@@ -256,11 +260,8 @@ local function enter()
 end
 
 local entered, held, own_held = true, { 0, 0 }, { 0, 0 }
+local wrong
 if writes then
-    local wrong = check()
-    if wrong then
-        return redis.error_reply('WRONGTYPE ' .. wrong)
-    end
     if call.expiry and (call.verb == 'admit' or not version) then
         expiry = call.expiry > 0 and whole(call.expiry)
         if expiry then
@@ -271,22 +272,26 @@ if writes then
     end
 end
 if call.verb == 'admit' then
-    entered, held, own_held = admit()
-    if entered then
+    wrong = obstacle()
+    if not wrong then
+        entered, held, own_held = admit()
+        if entered then
+            enter()
+        end
+    end
+elseif writes then
+    recall()
+    wrong = spend()
+    if call.verb == 'leave' and not wrong then
+        redis.call('HSET', run, 'ended', '1')
+        redis.call('EXPIRE', run, ENDED)
+        redis.call('ZREM', P .. ':leases', call.id)
+    elseif not redis.call('HGET', run, 'ended') then
         enter()
     end
-elseif call.verb == 'step' then
-    recall()
-    spend()
-    if not redis.call('HGET', run, 'ended') then
-        enter()
-    end
-elseif call.verb == 'leave' then
-    recall()
-    spend()
-    redis.call('HSET', run, 'ended', '1')
-    redis.call('EXPIRE', run, ENDED)
-    redis.call('ZREM', P .. ':leases', call.id)
+end
+if wrong then
+    return redis.error_reply('WRONGTYPE ' .. wrong)
 end
 
 -- A ledger that nobody uses is dropped, but not while a run may come back to it.
