@@ -1,6 +1,6 @@
 //! Measures how long a line takes through each of some filters, as a table.
 //!
-//! `latency ROUNDS BUDGET-TEE`: a line of 300 bytes is sent every 200 microseconds and awaited at
+//! `latency ROUNDS BUDGET-TEE [LEDGER]`: a line of 300 bytes is sent every 200 microseconds and awaited at
 //! the other end; 5000 of them are one round, and in each round every filter has its turn.
 
 use std::error::Error;
@@ -13,9 +13,13 @@ const EVERY: Duration = Duration::from_micros(200);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<_> = std::env::args().skip(1).collect();
-    let [rounds, budget_tee] = &words[..] else { return Err("usage: latency ROUNDS BUDGET-TEE".into()) };
-    let filters: [&[&str]; 4] =
-        [&[budget_tee, "--limit", "1000G"], &["cat"], &["tee", "/dev/null"], &["jq", "-c", "--unbuffered", "."]];
+    let [rounds, budget_tee, ledger @ ..] = &words[..] else {
+        return Err("usage: latency ROUNDS BUDGET-TEE [LEDGER]".into());
+    };
+    let plain = [budget_tee, "--limit", "1000G"];
+    let shared = ledger.first().map(|ledger| [&plain[..], &["--ledger", ledger]].concat());
+    let mut filters: Vec<&[&str]> = vec![&plain, &["cat"], &["tee", "/dev/null"], &["jq", "-c", "--unbuffered", "."]];
+    filters.extend(shared.as_deref());
     let mut found = vec![Vec::new(); filters.len()];
     for _ in 0..rounds.parse()? {
         for (filter, found) in filters.iter().zip(&mut found) {
@@ -30,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             all.sort_by(f64::total_cmp);
             all[all.len() / 2]
         };
-        let name = filter[0].rsplit('/').next().unwrap_or_default();
+        let ledger = if filter.contains(&"--ledger") { ", ledger" } else { "" };
+        let name = format!("{}{ledger}", filter[0].rsplit('/').next().unwrap_or_default());
         writeln!(out, "{name:<22} {:>10.1} {:>10.1}", median(|round| round.0), median(|round| round.1))?;
     }
     Ok(())
