@@ -2,7 +2,12 @@
 //!
 //! What is shown of it never has the password.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
@@ -34,7 +39,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// Parses an address. A `password` given apart goes before one that is in it.
+    /// Parses an address. A `password` given apart is for one that has none in it.
     ///
     /// # Errors
     /// Where it does not have the form, in words that repeat nothing of it.
@@ -56,27 +61,13 @@ impl Address {
         }
         let info = format!("{scheme}{authority}/{db}").into_connection_info();
         let mut info = info.map_err(|_| "its host, port, database or user makes no sense".to_owned())?;
-        if let Some(password) = password {
+        if let Some(password) = password.filter(|_| info.redis_settings().password().is_none()) {
             let settings = info.redis_settings().clone().set_password(password);
             info = info.set_redis_settings(settings);
         }
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let (shown, prefix) = (clean(&format!("{scheme}{host}/{db}/{name}")), format!("budget-tee:{{{name}}}"));
         Ok(Address { shown, prefix, info, grace, expiry })
-    }
-
-    /// The address without its password, and the password, where it has one.
-    #[must_use]
-    pub fn without_password(text: &str) -> Option<(String, String)> {
-        let address = Address::parse(text, None, Duration::ZERO, None).ok()?;
-        let settings = address.info.redis_settings();
-        let password = settings.password()?.to_owned();
-        let (scheme, rest) = text.split_once("://")?;
-        let (authority, path) = rest.split_once('/')?;
-        let (user, host) = authority.rsplit_once('@')?;
-        let user = user.split_once(':').map_or("", |(name, _)| name);
-        let at = if user.is_empty() { "" } else { "@" };
-        Some((format!("{scheme}://{user}{at}{host}/{path}"), password))
     }
 
     /// What the names of its keys begin with. The braces keep them together where a cluster or a
@@ -105,6 +96,36 @@ impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
     }
+}
+
+/// An address without its password, and the password, where it has one.
+fn without_password(text: &str) -> Option<(String, String)> {
+    let address = Address::parse(text, None, Duration::ZERO, None).ok()?;
+    let password = address.info.redis_settings().password()?.to_owned();
+    let (scheme, rest) = text.split_once("://")?;
+    let (authority, path) = rest.split_once('/')?;
+    let (user, host) = authority.rsplit_once('@')?;
+    let user = user.split_once(':').map_or("", |(name, _)| name);
+    let at = if user.is_empty() { "" } else { "@" };
+    Some((format!("{scheme}://{user}{at}{host}/{path}"), password))
+}
+
+/// Where an argument has the ledger's address with a password in it, everybody can read it there: runs
+/// budget-tee anew, in this process, with the password in its environment. What is behind the options
+/// is the `command`'s. Returns why that failed.
+pub(crate) fn hide_password(ledger: &Path, command: &[OsString]) -> Option<io::Error> {
+    let address = ledger.to_str()?;
+    let (plain, password) = without_password(address)?;
+    let args: Vec<_> = std::env::args_os().collect();
+    let (own, command) = args.split_at(args.len().saturating_sub(command.len()));
+    let hidden = own.iter().map(|arg| match arg.to_str().and_then(|arg| arg.strip_suffix(address)) {
+        Some(before) => OsString::from(format!("{before}{plain}")),
+        None => arg.clone(),
+    });
+    let mut args = hidden.chain(command.iter().cloned());
+    let mut anew = Command::new("/proc/self/exe");
+    anew.arg0(args.next().unwrap_or_default()).args(args).env(HANDED_PASSWORD, password);
+    Some(anew.exec())
 }
 
 #[cfg(test)]
@@ -151,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_password_can_be_taken_out() {
-        let taken = |text| Address::without_password(text);
+        let taken = without_password;
         let both = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
         assert_eq!(taken("redis://:se%2Fcret@host:1/0/n"), both("redis://host:1/0/n", "se/cret"));
         assert_eq!(taken("rediss://me:a:b@host/0/n"), both("rediss://me@host/0/n", "a:b"));

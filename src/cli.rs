@@ -4,8 +4,6 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-#[cfg(feature = "redis")]
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -225,7 +223,10 @@ impl Cli {
             return Err(Early { message: String::new(), exit: Exit::Done });
         }
         #[cfg(feature = "redis")]
-        cli.hide_password()?;
+        if let Some(error) = cli.ledger.as_ref().and_then(|ledger| crate::address::hide_password(ledger, &cli.command))
+        {
+            return Err(Early::failed(format!("cannot hide the ledger's password: {}", reason(error))));
+        }
         cli.gather()?;
         cli.fill_from_environment()?;
         if let Some(path) = &cli.config {
@@ -353,6 +354,13 @@ impl Cli {
         if let (None, Some((_, option))) = (&place, needs.iter().find(|(given, _)| *given)) {
             return Err(Early::failed(format!("{option} needs --ledger FILE, or BUDGET_TEE_LEDGER")));
         }
+        #[cfg(feature = "redis")]
+        if !matches!(place, Some(Place::Server(_))) {
+            let needs = [(self.offline_grace, "--offline-grace"), (self.ledger_expiry, "--ledger-expiry")];
+            if let Some((_, option)) = needs.iter().find(|(given, _)| given.is_some()) {
+                return Err(Early::failed(format!("{option} needs a --ledger on a server")));
+            }
+        }
         if self.json && !self.status {
             return Err(Early::failed("--json goes with --status"));
         }
@@ -376,12 +384,8 @@ impl Cli {
     /// The place that a ledger's path or address names.
     #[cfg(feature = "redis")]
     fn place(&self, text: &Path) -> Result<Place, Early> {
-        let needs = [(self.offline_grace, "--offline-grace"), (self.ledger_expiry, "--ledger-expiry")];
         if !Place::is_address(text.as_os_str()) {
-            return match needs.iter().find(|(given, _)| given.is_some()) {
-                Some((_, option)) => Err(Early::failed(format!("{option} needs a --ledger on a server"))),
-                None => Ok(Place::File(text.to_owned())),
-            };
+            return Ok(Place::File(text.to_owned()));
         }
         let grace = self.offline_grace.map_or(Duration::from_secs(60), |span| span.0);
         let password = [HANDED_PASSWORD, "BUDGET_TEE_LEDGER_PASSWORD"].iter().find_map(|name| {
@@ -393,27 +397,6 @@ impl Cli {
         let address = Address::parse(text, password.as_deref(), grace, expiry);
         let address = address.map_err(|why| Early::failed(format!("cannot use the ledger's address: {why}")))?;
         Ok(Place::Server(Box::new(address)))
-    }
-
-    /// Where the command line has a ledger's address with a password in it, everybody can read it
-    /// there: runs budget-tee anew, in this process, with the password in its environment.
-    #[cfg(feature = "redis")]
-    fn hide_password(&self) -> Result<(), Early> {
-        let address = self.ledger.as_ref().and_then(|ledger| ledger.to_str());
-        let Some((address, (plain, password))) = address.and_then(|a| Some((a, Address::without_password(a)?))) else {
-            return Ok(());
-        };
-        let args: Vec<_> = std::env::args_os().collect();
-        let (own, command) = args.split_at(args.len() - self.command.len());
-        let hidden = own.iter().map(|arg| match arg.to_str().and_then(|arg| arg.strip_suffix(address)) {
-            Some(before) => OsString::from(format!("{before}{plain}")),
-            None => arg.clone(),
-        });
-        let mut args = hidden.chain(command.iter().cloned());
-        let mut anew = std::process::Command::new("/proc/self/exe");
-        anew.arg0(args.next().unwrap_or_default()).args(args).env(HANDED_PASSWORD, password);
-        let error = anew.exec();
-        Err(Early::failed(format!("cannot hide the ledger's password: {}; give it in the environment", reason(error))))
     }
 
     /// How many seconds back spend binds; `None` where all of it does.

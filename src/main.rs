@@ -7,8 +7,9 @@
 //! `budget` judges. `relay` moves the bytes; `signals` are caught in one place; `watch` waits for
 //! signals and news; `wrap` runs a command and ends its `child`; `hook` runs what a budget calls
 //! for. `account` keeps a run's `ledger`, in a `file` whose records a `book` adds up for `status`, and
-//! whose `history` is summed up. `report` and `summary` write what `screen` and scripts show; `exit` is
-//! the table of exit codes.
+//! whose `history` is summed up; or on a `server` with an `address`, to which a `courier` takes each
+//! `call`. `report` and `summary` write what `screen` and scripts show; `exit` is the table of exit
+//! codes.
 
 use std::ffi::OsStr;
 use std::io::Write as _;

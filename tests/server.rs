@@ -750,9 +750,11 @@ fn what_is_no_address_is_refused_in_words_that_do_not_repeat_it() {
         assert_eq!((ran.code(), ran.err.lines().count()), (Some(125), 1), "{}", ran.err);
         assert!(!ran.err.contains("secret"), "{}", ran.err);
     }
-    let ran = run_with("spend.ndjson", &["--offline-grace", "5s"], "");
-    assert_eq!(
-        (ran.code(), ran.err.as_str()),
-        (Some(125), "budget-tee: --offline-grace needs a --ledger on a server\n")
-    );
+    for place in ["spend.ndjson", ""] {
+        for option in ["--offline-grace", "--ledger-expiry"] {
+            let ran = run_with(place, &[option, "5s"], "");
+            let want = format!("budget-tee: {option} needs a --ledger on a server\n");
+            assert_eq!((ran.code(), ran.err), (Some(125), want));
+        }
+    }
 }
