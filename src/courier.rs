@@ -54,8 +54,9 @@ struct Desk {
     refresh: bool,
     /// The last answer, until it is taken; it has all that has changed since the reader's revision.
     answer: Option<Answer>,
-    /// Why the server could not be used the last time.
+    /// Why the server could not be used the last time, and whether it ever could.
     failure: Option<Failure>,
+    was_reached: bool,
     /// The reader has been rung for and has not looked yet.
     rung: bool,
 }
@@ -124,9 +125,9 @@ impl Courier {
     pub(crate) fn send(&self, verb: Verb, wait: Duration) -> Result<Answer, Trouble> {
         let until = Instant::now() + wait;
         let mut desk = self.desk();
-        // Where it has been away for long, it is asked once more.
+        // One that was never there, or has been away for long, is asked once more.
         let is_long_away = desk.failure.as_ref().is_some_and(|failure| failure.since.elapsed() >= WAIT);
-        let insists = verb == Verb::Leave && !is_long_away;
+        let insists = verb == Verb::Leave && desk.was_reached && !is_long_away;
         desk.errand = Some(verb);
         desk.tries = 0;
         self.office.called.notify_all();
@@ -243,7 +244,12 @@ impl Route {
             // A connection that has ended meanwhile says nothing about the server, nor does a signal.
             let result = self.go().or_else(|error| {
                 self.connection = None;
-                if is_hiccup(&error) { self.go() } else { Err(error) }
+                if !is_hiccup(&error) {
+                    return Err(error);
+                }
+                // To find the server again may take long: that counts from now.
+                self.fail(&error, began);
+                self.go()
             });
             match result {
                 Ok((answer, verb)) => {
@@ -314,6 +320,7 @@ impl Route {
     fn deliver(&self, answer: Answer, verb: Verb) {
         let mut desk = lock(&self.office.desk);
         let was_away = desk.failure.take().is_some_and(|failure| failure.counts());
+        desk.was_reached = true;
         let is_news = answer.has_news() || was_away;
         desk.answer = Some(answer);
         if desk.errand == Some(verb) {
