@@ -53,41 +53,6 @@ fn many_runs_at_once_add_up_exactly() {
 }
 
 #[test]
-fn runs_that_are_killed_lose_nothing_older_than_a_second_and_invent_nothing() {
-    let (_folder, path) = ledger();
-    let runs: Vec<_> = (0..16u64)
-        .map(|n| {
-            let path = path.clone();
-            std::thread::spawn(move || {
-                let mut run = waiting(&path, &["-q"]);
-                let mut forwarded = Vec::new();
-                // The moment of the kill is as good as random: the pace differs from run to run.
-                for m in 0..40 {
-                    run.pass(&assistant(&format!("m{m}"), 100));
-                    forwarded.push(Instant::now());
-                    std::thread::sleep(Duration::from_millis(10 + n * 3));
-                }
-                let killed = n % 2 == 0;
-                if killed {
-                    let now = Instant::now();
-                    kill(&run.child, Signal::KILL);
-                    run.child.wait().expect("ends");
-                    let old = forwarded.iter().filter(|at| now - **at > Duration::from_secs(1)).count();
-                    (old as u64 * 100, forwarded.len() as u64 * 100)
-                } else {
-                    assert_eq!(run.end(), Some(0));
-                    (4000, 4000)
-                }
-            })
-        })
-        .collect();
-    let bounds: Vec<_> = runs.into_iter().map(|run| run.join().expect("joins")).collect();
-    let (least, most) = bounds.iter().fold((0, 0), |sum, bounds| (sum.0 + bounds.0, sum.1 + bounds.1));
-    let counted = counted(&path);
-    assert!((least..=most).contains(&counted), "{least} <= {counted} <= {most}");
-}
-
-#[test]
 fn a_reservation_dies_with_its_process() {
     let (_folder, path) = ledger();
     let args = ["-q", "-l", "1000", "-e", "600", "-m", "block"];

@@ -4,8 +4,10 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::harness::{Ran, assistant, budget_tee, finish, read_until};
+use crate::harness::{Ran, assistant, budget_tee, finish, kill, read_until};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A test of each thing that must hold, with the ledger that `$place` makes: its keeper and its name.
@@ -13,6 +15,7 @@ macro_rules! all_hold {
     ($place:expr) => {
         all_hold! {
             $place,
+            runs_that_are_killed_lose_nothing_older_than_a_second_and_invent_nothing,
             runs_one_after_the_other_draw_on_one_budget,
             a_command_has_its_budget_across_runs,
             of_two_runs_that_need_the_last_of_it_exactly_one_starts,
@@ -153,4 +156,37 @@ pub fn warn_mode_says_what_others_spent_and_goes_on(path: &OsStr) {
     let ran = run_with(path, &["-q", "-l", "4k"], &assistant("b", 10));
     assert_eq!(ran.code(), Some(0));
     assert!(ran.err.contains("estimate") && ran.err.contains("exceeded: ≥ 5,010 of 4,000"), "{}", ran.err);
+}
+
+pub fn runs_that_are_killed_lose_nothing_older_than_a_second_and_invent_nothing(path: &OsStr) {
+    let runs: Vec<_> = (0..16u64)
+        .map(|n| {
+            let path = path.to_owned();
+            std::thread::spawn(move || {
+                let mut run = waiting(&path, &["-q"]);
+                let mut forwarded = Vec::new();
+                // The moment of the kill is as good as random: the pace differs from run to run.
+                for m in 0..40 {
+                    run.pass(&assistant(&format!("m{m}"), 100));
+                    forwarded.push(Instant::now());
+                    std::thread::sleep(Duration::from_millis(10 + n * 3));
+                }
+                let killed = n % 2 == 0;
+                if killed {
+                    let now = Instant::now();
+                    kill(&run.child, Signal::KILL);
+                    run.child.wait().expect("ends");
+                    let old = forwarded.iter().filter(|at| now - **at > Duration::from_secs(1)).count();
+                    (old as u64 * 100, forwarded.len() as u64 * 100)
+                } else {
+                    assert_eq!(run.end(), Some(0));
+                    (4000, 4000)
+                }
+            })
+        })
+        .collect();
+    let bounds: Vec<_> = runs.into_iter().map(|run| run.join().expect("joins")).collect();
+    let (least, most) = bounds.iter().fold((0, 0), |sum, bounds| (sum.0 + bounds.0, sum.1 + bounds.1));
+    let counted = counted(path);
+    assert!((least..=most).contains(&counted), "{least} <= {counted} <= {most}");
 }
