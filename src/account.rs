@@ -125,10 +125,14 @@ impl Account {
             result = self.ledger.look(unix_now()).and(result);
             changed = self.share(&mut lock(run));
         }
+        // What it has left is said before it is taken off.
+        let how_long = self.how_long(&lock(run));
         changed |= self.does_without(&mut lock(run));
         let said = self.failed;
-        self.failed |= result.is_err();
-        (changed, result.err().filter(|_| !said).map(|error| format!("{error}; going on{}", self.how_long())))
+        // One that has come back can go away again.
+        self.failed = result.is_err() || said && !self.ledger.is_back();
+        let words = result.err().filter(|_| !said).map(|error| format!("{error}; going on{how_long}"));
+        (changed, words.or_else(|| self.ledger.note()))
     }
 
     /// Block mode: cuts the run off where it may not go on without a ledger that is out of reach. Returns
@@ -149,11 +153,14 @@ impl Account {
         is_news
     }
 
-    fn how_long(&self) -> String {
-        let away = self.ledger.away().filter(|_| self.is_bound);
-        away.map_or(String::new(), |(_, grace)| {
+    /// How long the run goes on without a ledger that is out of reach.
+    fn how_long(&self, run: &Run) -> String {
+        let Some((_, grace)) = self.ledger.away().filter(|_| self.is_bound) else { return String::new() };
+        if run.has_reserved(self.reserved) {
             format!(" for {} within what is reserved (--offline-grace)", span(grace.as_secs_f64()))
-        })
+        } else {
+            " until it uses more, since what was reserved is used up (--estimate)".to_owned()
+        }
     }
 
     fn share(&self, run: &mut Run) -> bool {

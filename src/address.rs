@@ -1,4 +1,4 @@
-//! The address of a ledger on a server: `redis://[[USER]:PASSWORD@]HOST[:PORT]/DB/NAME`.
+//! The address of a ledger on a server: `redis://[[USER]:PASSWORD@]HOST[:PORT]/DB/NAME`, or `valkey:`.
 //!
 //! What is shown of it never has the password.
 
@@ -16,7 +16,8 @@ use crate::ledger::SCHEMES;
 use crate::report::clean;
 
 /// The form wanted of an address.
-const FORM: &str = "want redis://HOST[:PORT]/DB/NAME, or rediss:// for TLS; NAME of letters, digits and . _ -";
+const FORM: &str = "want redis://HOST[:PORT]/DB/NAME, or rediss:// for TLS; NAME of letters, digits and . _ -; what \
+                    a password has else, as %XX";
 
 /// The environment variable in which budget-tee hands itself a password that was in an argument. What
 /// it runs does not get it.
@@ -64,6 +65,10 @@ impl Address {
         if let Some(password) = password.filter(|_| info.redis_settings().password().is_none()) {
             let settings = info.redis_settings().clone().set_password(password);
             info = info.set_redis_settings(settings);
+        }
+        let settings = info.redis_settings();
+        if settings.username().is_some() && settings.password().is_none() {
+            return Err("it has a user and no password; give it in BUDGET_TEE_LEDGER_PASSWORD".to_owned());
         }
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let (shown, prefix) = (clean(&format!("{scheme}{host}/{db}/{name}")), format!("budget-tee:{{{name}}}"));
@@ -163,6 +168,8 @@ mod tests {
             "redis://host:secret/0/n",
             "redis://host/99999999999999999999999/secret",
             "REDIS://host/0/secret",
+            "redis:/host/0/secret",
+            "redis://secret@host/0/n",
         ];
         for text in bad {
             let error = parse(text).err().unwrap_or_else(|| panic!("{text} is taken"));
@@ -177,6 +184,7 @@ mod tests {
         assert_eq!(taken("redis://:se%2Fcret@host:1/0/n"), both("redis://host:1/0/n", "se/cret"));
         assert_eq!(taken("rediss://me:a:b@host/0/n"), both("rediss://me@host/0/n", "a:b"));
         assert_eq!(taken("redis://me@host/0/n"), None);
+        assert_eq!(taken("valkeys://:x@host/0/n"), both("valkeys://host/0/n", "x"));
         assert_eq!(taken("spend.ndjson"), None);
     }
 }

@@ -298,8 +298,9 @@ impl Cli {
         fill(&mut self.mode, other.mode);
         fill(&mut self.count, other.count);
         fill(&mut self.ledger, other.ledger);
+        // A file of defaults may name terms for a server, and the command line a file.
         #[cfg(feature = "redis")]
-        {
+        if self.ledger.as_ref().is_some_and(|ledger| Place::is_address(ledger.as_os_str())) {
             fill(&mut self.offline_grace, other.offline_grace);
             fill(&mut self.ledger_expiry, other.ledger_expiry);
         }

@@ -193,6 +193,12 @@ impl Courier {
         self.desk().away_since()
     }
 
+    /// Whether the server was there the last time.
+    pub(crate) fn is_there(&self) -> bool {
+        let desk = self.desk();
+        desk.was_reached && desk.failure.is_none()
+    }
+
     /// Readable when something has come.
     pub(crate) fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
@@ -381,7 +387,10 @@ impl Trouble {
             _ => error.detail().unwrap_or(error.category()).to_owned(),
         };
         // What the server adds about the script it was in is of no use here.
-        let why = clean(text.split(" script: ").next().unwrap_or_default());
+        let text = text.split(" script: ").next().unwrap_or_default().trim_end_matches('.');
+        let wants_password =
+            error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
+        let why = clean(text) + if wants_password { " (BUDGET_TEE_LEDGER_PASSWORD)" } else { "" };
         Trouble { doing: if error.kind() == ErrorKind::Io { "reach" } else { "use" }, why }
     }
 

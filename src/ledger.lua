@@ -120,12 +120,14 @@ local function spend()
     if wrong then
         return wrong
     end
+    -- First what may be done twice, then what adds: where one of these fails, nothing was added.
     rev = redis.call('HINCRBY', P, 'rev', 1)
+    local sums = {}
     for name, level in pairs(LEVELS) do
         local key = P .. ':' .. name
         local span = level.step and math.floor(now / 1000 / level.step) or 0
         local field = whole(span) .. call.suffix
-        add_to(key, field, more)
+        sums[#sums + 1] = { key, field, more }
         if redis.call('ZADD', key .. ':rev', rev, field) == 1 and level.step then
             redis.call('ZADD', key .. ':at', span, field)
             local until_when = level.keep and math.floor((now / 1000 - level.keep) / level.step) - 1 or -1
@@ -136,10 +138,13 @@ local function spend()
             end
         end
     end
+    sums[#sums + 1] = { run, 'spent', more }
     for _, model in ipairs(changed) do
-        add_to(P .. ':models', model[3], model[4])
+        sums[#sums + 1] = { P .. ':models', model[3], model[4] }
     end
-    add_to(run, 'spent', more)
+    for _, sum in ipairs(sums) do
+        add_to(sum[1], sum[2], sum[3])
+    end
     for _, model in ipairs(changed) do
         redis.call('HSET', run, model[1], text(model[2]))
     end

@@ -21,7 +21,8 @@ use crate::server::ServerStore;
 use crate::spend::{Classes, Spend};
 
 /// What begins an address: plain, and encrypted.
-pub(crate) const SCHEMES: [&str; 2] = ["redis://", "rediss://"];
+#[cfg(feature = "redis")]
+pub(crate) const SCHEMES: [&str; 4] = ["redis://", "rediss://", "valkey://", "valkeys://"];
 
 /// How long the start and the end of a run may wait for a ledger.
 pub const WAIT: Duration = Duration::from_secs(5);
@@ -37,10 +38,13 @@ pub enum Place {
 }
 
 impl Place {
-    /// Whether a `--ledger` names a server, and no file.
+    /// Whether a `--ledger` names a server, and no file: it begins with a word, a colon and a slash. One
+    /// that is mistyped is no file either.
     #[must_use]
     pub fn is_address(text: &OsStr) -> bool {
-        SCHEMES.iter().any(|scheme| text.as_encoded_bytes().starts_with(scheme.as_bytes()))
+        let text = text.as_encoded_bytes();
+        let word = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(byte)).count();
+        word > 0 && text[word..].starts_with(b":/")
     }
 }
 
@@ -76,9 +80,6 @@ impl Unusable {
 
     /// With what has been lost by it.
     pub(crate) fn losing(self, tokens: u64) -> Unusable {
-        if tokens == 0 {
-            return self;
-        }
         Unusable { why: format!("{}; {tokens} tokens of this run are not in it", self.why), ..self }
     }
 }
@@ -290,6 +291,25 @@ impl Ledger {
             Store::File(_) => false,
             #[cfg(feature = "redis")]
             Store::Server(_) => true,
+        }
+    }
+
+    /// Whether a ledger that can come back is there.
+    #[must_use]
+    pub fn is_back(&self) -> bool {
+        match &self.store {
+            Store::File(_) => false,
+            #[cfg(feature = "redis")]
+            Store::Server(server) => server.is_there(),
+        }
+    }
+
+    /// What is to be said of the ledger since the last call.
+    pub fn note(&mut self) -> Option<String> {
+        match &mut self.store {
+            Store::File(_) => None,
+            #[cfg(feature = "redis")]
+            Store::Server(server) => server.note(),
         }
     }
 

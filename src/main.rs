@@ -64,7 +64,8 @@ fn run() -> Result<Exit, Early> {
     }
     let summary = cli.summary()?;
     let opened = match &ledger {
-        Some(place) => account::open(place, cli.window(), &mut run, estimate).map_err(Early::failed)?,
+        Some(place) => account::open(place, cli.window(), &mut run, estimate)
+            .map_err(|error| Early::failed(format!("{error}; not started (--mode block)")))?,
         None => Opened { admitted: run.admit(estimate, Sums::default()), ..Opened::default() },
     };
     let mut account = opened.account;
@@ -83,9 +84,11 @@ fn run() -> Result<Exit, Early> {
         Some(name) => wrap::wrap(&shared, account.as_mut(), command, cli.manners())
             .map_err(|error| Early::failed(format!("cannot run {}: {}", shown(name), reason(error))))?,
     };
-    // What is decided is said before the ledger is waited for; who is told to end waits less.
+    // What is decided is said before the ledger is waited for. Who is told to end, or knows that it is
+    // out of reach, waits less.
     shared.say_notices();
-    let wait = if matches!(exit, Exit::Signal(_)) { Duration::from_secs(1) } else { ledger::WAIT };
+    let hurries = matches!(exit, Exit::Signal(_)) || lock(&shared.run).was_cut().is_some();
+    let wait = if hurries { Duration::from_secs(1) } else { ledger::WAIT };
     if let Some(words) = account.and_then(|account| account.close(&shared.run, wait)) {
         shared.say(&words);
     }

@@ -163,13 +163,26 @@ impl Run {
         true
     }
 
-    /// Whether more has been used than what is known of others' use already has in it and `reserved`
-    /// had left, in a unit that is limited.
+    /// Whether more has been used, since the ledger last heard of this run, than was left then of what
+    /// it `reserved`, in a unit that is limited.
     #[must_use]
     pub fn has_outspent(&self, reserved: Sum) -> bool {
-        let of = |spend: &Spend| Sum::of(spend, self.classes);
-        let (new, left) = (of(&self.unshared()), reserved.less(of(&self.shared.own)));
-        [Unit::Tokens, Unit::Usd].iter().any(|unit| self.budgets.has(*unit) && new.unit(*unit) > left.unit(*unit))
+        let new = Sum::of(&self.unshared(), self.classes);
+        self.left_of(reserved).any(|(unit, left)| new.unit(unit) > left)
+    }
+
+    /// Whether anything was left then.
+    #[must_use]
+    pub fn has_reserved(&self, reserved: Sum) -> bool {
+        self.left_of(reserved).all(|(_, left)| left > 0)
+    }
+
+    fn left_of(&self, reserved: Sum) -> impl Iterator<Item = (Unit, u64)> {
+        let left = reserved.less(Sum::of(&self.shared.own, self.classes));
+        [Unit::Tokens, Unit::Usd]
+            .into_iter()
+            .filter(|unit| self.budgets.has(*unit))
+            .map(move |unit| (unit, left.unit(unit)))
     }
 
     /// Block mode: it stops at the next end of a line, since its ledger is out of reach.

@@ -25,6 +25,9 @@ pub(crate) struct ServerStore {
     ahead: f64,
     /// What was last read for a report.
     read: Option<Answer>,
+    /// Which life of the ledger this is, and whether there was one before.
+    born: String,
+    is_reborn: bool,
 }
 
 impl ServerStore {
@@ -34,7 +37,7 @@ impl ServerStore {
         let courier = Courier::start(address, terms)
             .map_err(|why| Unusable::new("use", &Place::Server(Box::new(address.clone())), why))?;
         let (grace, own) = (address.grace, Spend::default());
-        Ok(ServerStore { courier, grace, own, ahead: 0.0, read: None })
+        Ok(ServerStore { courier, grace, own, ahead: 0.0, read: None, born: String::new(), is_reborn: false })
     }
 
     /// Reads all there is, for a report; whether there is a ledger.
@@ -94,12 +97,17 @@ impl ServerStore {
         let began = Instant::now();
         let sum = models.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens));
         self.courier.hand_over(models.to_vec());
-        let answer = self.courier.send(Verb::Leave, wait).map_err(|trouble| {
-            let missing = Classes::default().count(&sum.less(self.own));
-            self.unusable(trouble).losing(missing)
-        })?;
-        self.enter(&answer, member, book, now + began.elapsed().as_secs_f64());
-        Ok(())
+        match self.courier.send(Verb::Leave, wait) {
+            Ok(answer) => {
+                self.enter(&answer, member, book, now + began.elapsed().as_secs_f64());
+                Ok(())
+            }
+            Err(trouble) => match Classes::default().count(&sum.less(self.own)) {
+                // Its lease ends by itself.
+                0 => Ok(()),
+                missing => Err(self.unusable(trouble).losing(missing)),
+            },
+        }
     }
 
     /// The runs that are alive, as they were last read.
@@ -122,6 +130,18 @@ impl ServerStore {
         self.courier.away_since().map(|since| (since, self.grace))
     }
 
+    /// Whether the server was there the last time.
+    pub(crate) fn is_there(&self) -> bool {
+        self.courier.is_there()
+    }
+
+    /// See [`crate::ledger::Ledger::note`].
+    pub(crate) fn note(&mut self) -> Option<String> {
+        let place = self.courier.place();
+        std::mem::take(&mut self.is_reborn)
+            .then(|| format!("ledger {place} has begun anew: what runs that have ended used is not in it any more"))
+    }
+
     /// Readable when there is something to look at.
     pub(crate) fn bell(&self) -> BorrowedFd<'_> {
         self.courier.bell()
@@ -137,6 +157,8 @@ impl ServerStore {
 
     fn take_in(&mut self, answer: &Answer, now: f64) {
         self.own = answer.own;
+        self.is_reborn |= !self.born.is_empty() && self.born != answer.born;
+        self.born.clone_from(&answer.born);
         self.ahead = answer.now + answer.arrived.elapsed().as_secs_f64() - now;
     }
 

@@ -44,6 +44,17 @@ impl Outcome {
     }
 }
 
+/// What stopped a run that block mode stopped: a budget, a model without a price, or a ledger that is
+/// out of reach.
+fn stopped_by(run: &Run, exit: Exit) -> Option<&'static str> {
+    match Outcome::of(run, exit) {
+        Outcome::Stopped if run.was_cut().is_some() => Some("ledger"),
+        Outcome::Stopped if run.budgets.exceeded().is_none() => Some("unpriced"),
+        Outcome::Stopped => Some("budget"),
+        _ => None,
+    }
+}
+
 /// A figure in its unit: whole tokens, or dollars.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -69,6 +80,7 @@ struct Summary<'a> {
     exit_code: i32,
     name: Option<&'a str>,
     mode: &'static str,
+    stopped_by: Option<&'static str>,
     lower_bound: bool,
     tokens: Counted,
     usd: f64,
@@ -133,6 +145,7 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
         exit_code: exit.code(),
         name: run.name.as_deref(),
         mode: run.mode.name(),
+        stopped_by: stopped_by(run, exit),
         lower_bound: run.meter.is_lower_bound(),
         tokens: Counted {
             input: total.input,

@@ -235,7 +235,10 @@ fn without_a_server_block_mode_does_not_start_and_warn_mode_says_so_once() {
     let place = format!("redis://127.0.0.1:{}/0/nightly", free_port());
     let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100));
     assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
-    assert_eq!(ran.err, format!("budget-tee: cannot reach ledger {place}: Connection refused\n"));
+    assert_eq!(
+        ran.err,
+        format!("budget-tee: cannot reach ledger {place}: Connection refused; not started (--mode block)\n")
+    );
     let ran = run_with(&place, &["--status"], "");
     assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
     let input: String = (0..100).map(|n| assistant(&format!("a{n}"), 1)).collect();
@@ -266,7 +269,9 @@ fn in_warn_mode_a_server_that_comes_late_hears_of_all_of_it_once() {
 fn cut_off(args: &[&str], after: &str) -> Option<(String, Option<i32>, String)> {
     let (server, _) = ledger()?;
     let line = Line::to(server.port, Duration::ZERO);
-    let args = [&["-q", "-l", "1M", "-m", "block", "-e", "500"], args].concat();
+    let summary = tempfile::NamedTempFile::new().expect("a file");
+    let path = summary.path().to_str().expect("UTF-8");
+    let args = [&["-q", "-l", "1M", "-m", "block", "-e", "500", "--summary", path], args].concat();
     let mut command = with(line.ledger("nightly"), &args);
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("starts");
@@ -284,6 +289,8 @@ fn cut_off(args: &[&str], after: &str) -> Option<(String, Option<i32>, String)> 
     let (mut rest, mut said) = (String::new(), String::new());
     stdout.read_to_string(&mut rest).expect("UTF-8");
     stderr.read_to_string(&mut said).expect("UTF-8");
+    let facts: serde_json::Value = serde_json::from_reader(summary.as_file()).expect("a summary");
+    assert_eq!((&facts["outcome"], &facts["stopped_by"]), (&"stopped".into(), &"ledger".into()));
     Some((said, code, rest))
 }
 
@@ -339,6 +346,68 @@ fn a_server_that_is_far_away_delays_no_line() {
     // Were there one for each line, there would be 2000 and it would take 400 s.
     assert!(calls < 200, "{calls}");
     assert_eq!((code, counted(&place)), (Some(0), 2000));
+}
+
+#[test]
+fn each_time_that_the_server_is_away_is_said_once_and_what_is_left_to_it() {
+    let Some((server, _)) = ledger() else { return };
+    let line = Line::to(server.port, Duration::ZERO);
+    let mut command = with(line.ledger("nightly"), &["-q", "-l", "1M", "-m", "block", "-e", "10"]);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut stderr = child.stderr.take().expect("piped");
+    stdin.write_all(assistant("a", 100).as_bytes()).expect("written");
+    read_until(child.stdout.as_mut().expect("piped"), "\n");
+    let place = server.ledger("nightly");
+    while counted(&place) < 100 {}
+    for _ in 0..2 {
+        line.set_dead(true);
+        let said = read_until(&mut stderr, "\n");
+        let want = "3 s; going on until it uses more, since what was reserved is used up (--estimate)\n";
+        assert!(said.ends_with(want), "{said}");
+        line.set_dead(false);
+        let calls = evalshas(&server);
+        while evalshas(&server) < calls + 3 {}
+    }
+    drop(stdin);
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).expect("UTF-8");
+    assert_eq!((child.wait().expect("ends").code(), said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_ledger_that_begins_anew_is_pointed_out() {
+    let Some((server, place)) = ledger() else { return };
+    let mut command = with(&place, &["-q", "-l", "1M", "-m", "block"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    child.stdin.as_mut().expect("piped").write_all(b"{}\n").expect("written");
+    read_until(child.stdout.as_mut().expect("piped"), "\n");
+    server.ask::<()>(&["FLUSHALL"]);
+    let said = read_until(child.stderr.as_mut().expect("piped"), "\n");
+    assert!(said.starts_with(&format!("budget-tee: ledger {place} has begun anew")), "{said}");
+    drop(child.stdin.take());
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
+fn rights_that_are_taken_away_while_it_runs_add_nothing_twice() {
+    let Some((server, place)) = ledger() else { return };
+    server.ask::<()>(&["ACL", "SETUSER", "agent", "on", ">pw", "~budget-tee:*", "+@all"]);
+    let place_too = place.replace("redis://", "redis://agent:pw@");
+    for (n, command) in ["zadd", "hset", "hget", "zrem", "hincrby", "expire"].iter().enumerate() {
+        let mut run = waiting(&place_too, &["-q", "-l", "1M", "-n", &format!("/{command}")]);
+        let calls = evalshas(&server);
+        while evalshas(&server) < calls + 2 {}
+        server.ask::<()>(&["ACL", "SETUSER", "agent", &format!("-{command}")]);
+        run.pass(&assistant("a", 100));
+        let refused = evalshas(&server);
+        while evalshas(&server) < refused + 3 {}
+        server.ask::<()>(&["ACL", "SETUSER", "agent", &format!("+{command}")]);
+        assert_eq!(run.end(), Some(0));
+        assert_eq!(counted(&place), 100 * (n as u64 + 1), "{command}");
+    }
 }
 
 #[test]
@@ -439,20 +508,22 @@ fn a_password_is_taken_and_never_seen() {
         run(&block, &[("BUDGET_TEE_LEDGER", &plain), own]),
         run(&[&block[..], &["-L", &with_password]].concat(), &[]),
         run(&[&block[..], &[&format!("-qL{with_password}")]].concat(), &[]),
+        run(&[&block[..], &["-L", &with_password.replace("redis:", "valkey:")]].concat(), &[]),
         run(&[&block[..], &[&format!("--ledger={with_password}"), "--status", "--json"]].concat(), &[]),
     ];
     for ran in &given {
         assert_eq!(ran.code(), Some(0), "{}", ran.err);
         assert!(!(ran.err.clone() + &String::from_utf8_lossy(&ran.out)).contains("word"), "{ran:?}");
     }
-    assert!(String::from_utf8_lossy(&given[4].out).contains(&format!("\"ledger\":\"{plain}\"")));
+    assert!(String::from_utf8_lossy(&given[5].out).contains(&format!("\"ledger\":\"{plain}\"")));
     for settings in
         [&[("BUDGET_TEE_LEDGER", plain.as_str())][..], &[("BUDGET_TEE_LEDGER", &with_password.replace("%2F", "-"))]]
     {
         let ran = run(&block, settings);
         assert_eq!((ran.code(), ran.err.lines().count()), (Some(125), 1), "{}", ran.err);
         assert!(ran.err.starts_with(&format!("budget-tee: cannot use ledger {plain}: ")), "{}", ran.err);
-        assert!(!ran.err.contains("word@") && !ran.err.contains("pass"), "{}", ran.err);
+        assert!(ran.err.contains(" (BUDGET_TEE_LEDGER_PASSWORD); not started"), "{}", ran.err);
+        assert!(!ran.err.contains("word@") && !ran.err.contains("pass/"), "{}", ran.err);
     }
 }
 
@@ -554,7 +625,7 @@ fn what_others_do_to_the_ledger_does_no_harm() {
     server.ask::<()>(&["SET", "budget-tee:{nightly}:ever", "x"]);
     let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 1));
     assert_eq!((ran.code(), ran.out.len()), (Some(125), 0), "{}", ran.err);
-    assert!(ran.err.ends_with(":ever is a string and no hash\n"), "{}", ran.err);
+    assert!(ran.err.ends_with(":ever is a string and no hash; not started (--mode block)\n"), "{}", ran.err);
 }
 
 #[test]
@@ -745,11 +816,27 @@ fn the_readmes_recipe_for_a_fleet_runs() {
 
 #[test]
 fn what_is_no_address_is_refused_in_words_that_do_not_repeat_it() {
-    for address in ["redis://:secret@host", "rediss://me:secret@host:x/0/n", "redis://secret"] {
+    let bad = [
+        "redis://:secret@host",
+        "rediss://me:secret@host:x/0/n",
+        "redis://secret",
+        "REDIS://:secret@host/0/n",
+        "redis:/:secret@host/0/n",
+        "http://secret/0/n",
+        "redis://me@secret/0/n",
+    ];
+    for address in bad {
         let ran = run_with(PathBuf::from(address), &["-q"], "");
         assert_eq!((ran.code(), ran.err.lines().count()), (Some(125), 1), "{}", ran.err);
         assert!(!ran.err.contains("secret"), "{}", ran.err);
     }
+    // Terms among the defaults do not keep anybody from a file.
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config");
+    std::fs::write(&config, "{\"ledger\": \"redis://127.0.0.1:1/0/n\", \"offline_grace\": \"5s\"}").expect("written");
+    let config = config.to_str().expect("UTF-8");
+    let ran = run_with(folder.path().join("ledger"), &["-q", "--config", config], &assistant("a", 1));
+    assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
     for place in ["spend.ndjson", ""] {
         for option in ["--offline-grace", "--ledger-expiry"] {
             let ran = run_with(place, &[option, "5s"], "");
