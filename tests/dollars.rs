@@ -6,7 +6,7 @@ mod harness;
 
 use std::path::{Path, PathBuf};
 
-use harness::{Ran, budget_tee, bytes, finish, run, summary};
+use harness::{Ran, assistant, budget_tee, bytes, finish, run, summary};
 
 /// An assistant line of `model` with so many output tokens.
 fn line(id: &str, model: &str, output: u64) -> String {
@@ -219,4 +219,17 @@ fn a_bad_file_of_defaults_is_refused_with_its_field() {
     }
     let ran = run(&["--config", "/nowhere"], b"");
     assert!(ran.err.contains("cannot read config /nowhere: No such file"), "{}", ran.err);
+}
+
+#[test]
+fn the_summary_says_what_stopped_it() {
+    let line = assistant("a", 5000);
+    for (args, want) in [
+        (&["-q", "-m", "block", "-l", "1k"][..], serde_json::json!("budget")),
+        (&["-q", "-m", "block", "--unpriced", "refuse"], serde_json::json!("unpriced")),
+        (&["-q", "-l", "1k"], serde_json::Value::Null),
+    ] {
+        let (_, facts) = summary(args, line.as_bytes());
+        assert_eq!(facts["stopped_by"], want, "{args:?}");
+    }
 }
