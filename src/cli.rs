@@ -376,8 +376,7 @@ impl Cli {
     #[expect(clippy::unused_self, reason = "with the feature, options say on which terms a server is used")]
     fn place(&self, text: &Path) -> Result<Place, Early> {
         if Place::is_address(text.as_os_str()) {
-            let why = "this budget-tee is built without it: cargo install budget-tee --features redis";
-            return Err(Early::failed(format!("cannot use a ledger on a server: {why}")));
+            return Err(Early::failed("a ledger on a server needs a budget-tee that is built with --features redis"));
         }
         Ok(Place::File(text.to_owned()))
     }

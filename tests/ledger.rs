@@ -406,3 +406,12 @@ proptest! {
         prop_assert_eq!(sum(broken.concat().as_bytes()), total - told);
     }
 }
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn a_program_that_knows_no_servers_says_which_does() {
+    let ran = run_with("redis://:secret@127.0.0.1:1/0/nightly", &["-q"], &assistant("a", 1));
+    assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
+    assert_eq!(ran.err, "budget-tee: a ledger on a server needs a budget-tee that is built with --features redis\n");
+    assert_eq!(run(&["--offline-grace", "5s"], b"").code(), Some(125));
+}
