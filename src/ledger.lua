@@ -2,7 +2,7 @@
 --
 -- KEYS[1] is the ledger's prefix; what stands under it is told in budget-tee(1). ARGV[1] is the
 -- call, as JSON (call.rs). A run tells what it has used in all, by model; what is above what it
--- told before is added. So a call that comes twice, or late, adds nothing. What could fail is tried
+-- told before is added. So a call that comes twice, or late, adds nothing. What could fail is done
 -- before anything is added: a server does not take back what a script has done before it failed.
 -- Numbers are exact up to TOP, and stay there.
 
@@ -48,10 +48,6 @@ local function add(sum, more)
     return sum
 end
 
-local function add_to(key, field, more)
-    redis.call('HSET', key, field, text(add(five(redis.call('HGET', key, field)), more)))
-end
-
 local version, born, rev, expiry = unpack(redis.call('HMGET', P, 'v', 'born', 'rev', 'expiry'))
 rev = tonumber(rev) or 0
 if version and version ~= '1' then
@@ -65,7 +61,7 @@ if writes and not version then
 end
 born = born or ''
 
--- Why nothing can be added, if so: every key must be of its kind.
+-- Why a run cannot start here, if so: every key must be of its kind.
 local function obstacle()
     local kinds = { [P] = 'hash', [P .. ':models'] = 'hash', [P .. ':leases'] = 'zset', [run] = 'hash' }
     for name in pairs(LEVELS) do
@@ -95,8 +91,8 @@ local function recall()
     redis.call('HSET', run, 'spent', text(sum))
 end
 
--- Records what the run used since it last told, or returns why it cannot. Every sum that this changes
--- is marked with a new revision.
+-- Records what the run used since it last told. Every sum that this changes is marked with a new
+-- revision.
 local function spend()
     local more = { 0, 0, 0, 0, 0 }
     local changed = {}
@@ -116,11 +112,8 @@ local function spend()
     if #changed == 0 then
         return
     end
-    local wrong = obstacle()
-    if wrong then
-        return wrong
-    end
-    -- First what may be done twice, then what adds: where one of these fails, nothing was added.
+    -- First what may be done twice, and what reads, then what adds: where a key is of another kind or a
+    -- right is missing, nothing was added.
     rev = redis.call('HINCRBY', P, 'rev', 1)
     local sums = {}
     for name, level in pairs(LEVELS) do
@@ -143,10 +136,13 @@ local function spend()
         sums[#sums + 1] = { P .. ':models', model[3], model[4] }
     end
     for _, sum in ipairs(sums) do
-        add_to(sum[1], sum[2], sum[3])
+        sum[3] = text(add(five(redis.call('HGET', sum[1], sum[2])), sum[3]))
     end
     for _, model in ipairs(changed) do
-        redis.call('HSET', run, model[1], text(model[2]))
+        sums[#sums + 1] = { run, model[1], text(model[2]) }
+    end
+    for _, sum in ipairs(sums) do
+        redis.call('HSET', sum[1], sum[2], sum[3])
     end
 end
 
@@ -265,38 +261,33 @@ local function enter()
 end
 
 local entered, held, own_held = true, { 0, 0 }, { 0, 0 }
-local wrong
-if writes then
-    if call.expiry and (call.verb == 'admit' or not version) then
-        expiry = call.expiry > 0 and whole(call.expiry)
-        if expiry then
-            redis.call('HSET', P, 'expiry', expiry)
-        else
-            redis.call('HDEL', P, 'expiry')
-        end
+if writes and call.expiry and (call.verb == 'admit' or not version) then
+    expiry = call.expiry > 0 and whole(call.expiry)
+    if expiry then
+        redis.call('HSET', P, 'expiry', expiry)
+    else
+        redis.call('HDEL', P, 'expiry')
     end
 end
 if call.verb == 'admit' then
-    wrong = obstacle()
-    if not wrong then
-        entered, held, own_held = admit()
-        if entered then
-            enter()
-        end
+    local wrong = obstacle()
+    if wrong then
+        return redis.error_reply('WRONGTYPE ' .. wrong)
+    end
+    entered, held, own_held = admit()
+    if entered then
+        enter()
     end
 elseif writes then
     recall()
-    wrong = spend()
-    if call.verb == 'leave' and not wrong then
+    spend()
+    if call.verb == 'leave' then
         redis.call('HSET', run, 'ended', '1')
         redis.call('EXPIRE', run, ENDED)
         redis.call('ZREM', P .. ':leases', call.id)
     elseif not redis.call('HGET', run, 'ended') then
         enter()
     end
-end
-if wrong then
-    return redis.error_reply('WRONGTYPE ' .. wrong)
 end
 
 -- A ledger that nobody uses is dropped, but not while a run may come back to it.

@@ -411,6 +411,31 @@ fn rights_that_are_taken_away_while_it_runs_add_nothing_twice() {
 }
 
 #[test]
+fn a_key_of_another_kind_adds_nothing_twice() {
+    let Some((server, place)) = ledger() else { return };
+    for (n, key) in ["days", "hours:at", "seconds:rev", "models", "ever"].iter().enumerate() {
+        let key = format!("budget-tee:{{nightly}}:{key}");
+        let mut run = waiting(&place, &["-q", "-l", "1M"]);
+        run.pass(&assistant("a", 50));
+        while counted(&place) < 100 * n as u64 + 50 {}
+        server.ask::<()>(&["RENAME", &key, "kept"]);
+        server.ask::<()>(&["SET", &key, "x"]);
+        run.pass(&assistant("b", 50));
+        let refused = evalshas(&server);
+        while evalshas(&server) < refused + 3 {}
+        server.ask::<()>(&["RENAME", "kept", &key]);
+        assert_eq!(run.end(), Some(0));
+        for window in ["5m", "1h", "7d", "60d"] {
+            assert_eq!(status(&place, &["-w", window]).0["counted"], 100 * (n as u64 + 1), "{key} {window}");
+        }
+        assert_eq!(
+            (counted(&place), &status(&place, &[]).0["models"]["m"]["input"]),
+            (100 * (n as u64 + 1), &(100 * (n as u64 + 1)).into())
+        );
+    }
+}
+
+#[test]
 fn a_wrapped_command_is_ended_where_the_server_stays_away() {
     let Some((mut server, place)) = ledger() else { return };
     let args = ["-q", "-l", "1M", "-m", "block", "--offline-grace", "0s", "--", "sh", "-c", "echo '{}'; sleep 1000"];
