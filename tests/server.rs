@@ -411,6 +411,47 @@ fn rights_that_are_taken_away_while_it_runs_add_nothing_twice() {
 }
 
 #[test]
+fn a_run_that_no_budget_binds_goes_on_without_the_server() {
+    let Some((server, _)) = ledger() else { return };
+    let line = Line::to(server.port, Duration::ZERO);
+    let args = ["-q", "-b", "/other=100", "-n", "/own", "-m", "block", "--offline-grace", "0s"];
+    let mut command = with(line.ledger("nightly"), &args);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut stdout = child.stdout.take().expect("piped");
+    stdin.write_all(assistant("a", 5000).as_bytes()).expect("written");
+    read_until(&mut stdout, "\n");
+    line.set_dead(true);
+    stdin.write_all(assistant("b", 5000).as_bytes()).expect("written");
+    read_until(&mut stdout, "\n");
+    let said = read_until(child.stderr.as_mut().expect("piped"), "\n");
+    assert!(said.ends_with("3 s; going on\n"), "{said}");
+    stdin.write_all(assistant("c", 5000).as_bytes()).expect("written");
+    read_until(&mut stdout, "\n");
+    line.set_dead(false);
+    drop(stdin);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
+fn a_start_whose_answer_is_lost_holds_nothing_for_long() {
+    let Some((server, _)) = ledger() else { return };
+    let line = Line::to(server.port, Duration::ZERO);
+    let args = ["-q", "-l", "1000", "-e", "600", "-m", "block", "--offline-grace", "1h"];
+    // The script is known and the ledger is there; then the answer to the start is lost for good.
+    assert_eq!(run_with(line.ledger("nightly"), &args, "").code(), Some(0));
+    let before = evalshas(&server);
+    line.set_dead_after(1);
+    assert_eq!(run_with(line.ledger("nightly"), &args, "").code(), Some(125));
+    assert!(evalshas(&server) > before, "the server has been asked");
+    let leases: Vec<(String, u64)> = server.ask(&["ZRANGE", "budget-tee:{nightly}:leases", "0", "-1", "WITHSCORES"]);
+    let (seconds, _): (u64, u64) = server.ask(&["TIME"]);
+    assert_eq!(leases.len(), 1);
+    assert!(leases[0].1 < (seconds + 15) * 1000, "{leases:?} at {seconds}");
+}
+
+#[test]
 fn a_key_of_another_kind_adds_nothing_twice() {
     let Some((server, place)) = ledger() else { return };
     for (n, key) in ["days", "hours:at", "seconds:rev", "models", "ever"].iter().enumerate() {

@@ -149,6 +149,8 @@ struct State {
     cuts: AtomicUsize,
     /// Nothing comes back any more.
     dead: AtomicBool,
+    /// The same after so many further answers; none where that is 0.
+    dead_after: AtomicUsize,
 }
 
 impl Line {
@@ -162,6 +164,7 @@ impl Line {
             cut_after: AtomicUsize::new(0),
             cuts: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
+            dead_after: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -191,6 +194,11 @@ impl Line {
         self.state.cuts.load(Ordering::SeqCst)
     }
 
+    /// Lets so many answers through and then no more.
+    pub fn set_dead_after(&self, answers: usize) {
+        self.state.dead_after.store(answers, Ordering::SeqCst);
+    }
+
     /// Lets no answer through any more, or does again.
     pub fn set_dead(&self, dead: bool) {
         self.state.dead.store(dead, Ordering::SeqCst);
@@ -213,6 +221,12 @@ fn carry(mut from: TcpStream, mut to: TcpStream, state: Arc<State>, answers: boo
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             if answers && state.dead.load(Ordering::SeqCst) {
                 continue;
+            }
+            if answers
+                && state.dead_after.load(Ordering::SeqCst) > 0
+                && state.dead_after.fetch_sub(1, Ordering::SeqCst) == 1
+            {
+                state.dead.store(true, Ordering::SeqCst);
             }
             let cut = if answers { state.cut_after.swap(0, Ordering::SeqCst) } else { 0 };
             if cut > 0 {
