@@ -125,13 +125,12 @@ impl Account {
             result = self.ledger.look(unix_now()).and(result);
             changed = self.share(&mut lock(run));
         }
-        // What it has left is said before it is taken off.
-        let how_long = self.how_long(&lock(run));
         changed |= self.does_without(&mut lock(run));
         let said = self.failed;
         // One that has come back can go away again.
         self.failed = result.is_err() || said && !self.ledger.is_back();
-        let words = result.err().filter(|_| !said).map(|error| format!("{error}; going on{how_long}"));
+        let error = result.err().filter(|_| !said);
+        let words = error.map(|error| format!("{error}; going on{}", self.how_long(&lock(run))));
         (changed, words.or_else(|| self.ledger.note()))
     }
 

@@ -122,7 +122,7 @@ fn looks(window: Option<f64>, is_report: bool) -> Vec<Look> {
 /// What stays the same from call to call.
 #[derive(Debug)]
 pub(crate) struct Terms {
-    pub(crate) id: String,
+    id: String,
     name: Option<String>,
     window: Option<f64>,
     /// How long what it holds is held after a call.
@@ -248,8 +248,8 @@ pub(crate) struct Answer {
 }
 
 /// A run that is alive.
-#[derive(Clone, Debug)]
-pub(crate) struct Alive {
+#[derive(Debug)]
+struct Alive {
     id: String,
     name: Option<String>,
     estimate: Sum,

@@ -18,7 +18,8 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::book::{Book, Kind, Models, OpenRun, Record, VERSION};
 use crate::budget::Sum;
 use crate::history;
-use crate::ledger::{Admission, Member, Place, Request, Unusable, WAIT};
+use crate::ledger::{Admission, Member, Request, Unusable, WAIT};
+use crate::report::clean;
 use crate::spend::{Classes, Spend};
 
 /// How long to sleep between two tries for the lock.
@@ -292,7 +293,7 @@ impl FileStore {
 
 /// Something could not be done with the ledger at `path`.
 fn unusable(doing: &'static str, path: &Path, why: io::Error) -> Unusable {
-    Unusable::new(doing, &Place::File(path.to_owned()), why)
+    Unusable::new(doing, clean(&path.to_string_lossy()), why)
 }
 
 /// A record of a run as a line.

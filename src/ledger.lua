@@ -82,13 +82,15 @@ local function recall()
     if #call.told == 0 or call.told_in ~= born or redis.call('EXISTS', run) == 1 then
         return
     end
-    local sum = { 0, 0, 0, 0, 0 }
+    local sum, fields = { 0, 0, 0, 0, 0 }, {}
     for _, model in ipairs(call.told) do
         local told = { model[2], model[3], model[4], model[5], model[6] }
-        redis.call('HSET', run, 'model:' .. model[1], text(told))
+        fields[#fields + 1] = 'model:' .. model[1]
+        fields[#fields + 1] = text(told)
         add(sum, told)
     end
-    redis.call('HSET', run, 'spent', text(sum))
+    -- In one go: half of it would be taken for all.
+    redis.call('HSET', run, 'spent', text(sum), unpack(fields))
 end
 
 -- Records what the run used since it last told. Every sum that this changes is marked with a new
@@ -215,7 +217,6 @@ local function admit()
     redis.call('HDEL', P, '')
     redis.call('ZREM', P .. ':leases', '')
     redis.call('ZRANGEBYSCORE', P .. ':leases', 0, 0)
-    redis.call('HGETALL', P .. ':ever')
     redis.call('EXISTS', run)
     redis.call('ZREMRANGEBYSCORE', P .. ':leases', '-inf', now)
     local held, own_held = { 0, 0 }, { 0, 0 }

@@ -67,15 +67,9 @@ pub struct Unusable {
 }
 
 impl Unusable {
-    /// Something could not be done with the ledger at `place`.
-    pub(crate) fn new(doing: &'static str, place: &Place, why: impl fmt::Display) -> Unusable {
+    /// Something could not be done with the ledger at `place`, as it is shown.
+    pub(crate) fn new(doing: &'static str, place: impl fmt::Display, why: impl fmt::Display) -> Unusable {
         Unusable { doing, place: place.to_string(), why: without_number(&why.to_string()) }
-    }
-
-    /// The same, where the place is known by what is shown of it.
-    #[cfg(feature = "redis")]
-    pub(crate) fn at(doing: &'static str, place: String, why: String) -> Unusable {
-        Unusable { doing, place, why }
     }
 
     /// With what has been lost by it.
@@ -256,11 +250,12 @@ impl Ledger {
     /// What is used together, as far as it binds now.
     #[must_use]
     pub fn shared(&self, now: f64) -> Shared {
-        match &self.store {
-            Store::File(_) => self.member.shared(&self.book, self.book.spent_by(&self.member.id), now),
+        let own = match &self.store {
+            Store::File(_) => self.book.spent_by(&self.member.id),
             #[cfg(feature = "redis")]
-            Store::Server(server) => self.member.shared(&self.book, server.own(), self.time(now)),
-        }
+            Store::Server(server) => server.own(),
+        };
+        self.member.shared(&self.book, own, self.time(now))
     }
 
     /// The time by the ledger's clock, in Unix seconds.

@@ -1,6 +1,6 @@
 //! A ledger on a Redis or Valkey server, for runs on many machines.
 //!
-//! The server does each step at once or not at all, by `ledger.lua`, and on its own clock; a
+//! The server does each step with nothing between, by `ledger.lua`, and on its own clock; a
 //! [`Courier`] carries what this run uses and brings what all use, so that nothing here waits but
 //! the start and the end. A run holds its estimate by a lease that it renews.
 
@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::book::{Book, OpenRun};
 use crate::call::{Answer, Terms, Verb};
 use crate::courier::{Courier, Trouble};
-use crate::ledger::{Admission, Member, Place, Request, Unusable, WAIT};
+use crate::ledger::{Admission, Member, Request, Unusable, WAIT};
 use crate::spend::{Classes, Spend};
 
 /// What is known of the ledger on the server.
@@ -34,8 +34,7 @@ impl ServerStore {
     /// Makes ready to use the ledger at `address`.
     pub(crate) fn open(address: &Address, member: &Member) -> Result<Self, Unusable> {
         let terms = Terms::new(member, address.lease(), address.expiry);
-        let courier = Courier::start(address, terms)
-            .map_err(|why| Unusable::new("use", &Place::Server(Box::new(address.clone())), why))?;
+        let courier = Courier::start(address, terms).map_err(|why| Unusable::new("use", address, why))?;
         let (grace, own) = (address.grace, Spend::default());
         Ok(ServerStore { courier, grace, own, ahead: 0.0, read: None, born: String::new(), is_reborn: false })
     }
@@ -163,6 +162,6 @@ impl ServerStore {
     }
 
     fn unusable(&self, trouble: Trouble) -> Unusable {
-        Unusable::at(trouble.doing, self.courier.place().to_owned(), trouble.why)
+        Unusable::new(trouble.doing, self.courier.place(), trouble.why)
     }
 }

@@ -11,7 +11,7 @@ mod sharing;
 
 use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use budget_tee::address::Address;
@@ -184,11 +184,7 @@ fn a_server_that_is_killed_and_comes_back_has_lost_nothing() {
 fn a_server_that_is_stopped_delays_no_stream_and_hears_of_all_of_it_once() {
     let Some((server, place)) = ledger() else { return };
     let mut command = with(&place, &["-q", "-l", "1M"]);
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("starts");
-    let mut stdin = child.stdin.take().expect("piped");
-    let mut stdout = child.stdout.take().expect("piped");
-    let mut stderr = child.stderr.take().expect("piped");
+    let (mut child, mut stdin, mut stdout, mut stderr) = piped(&mut command);
     let mut pass = |line: &str| {
         stdin.write_all(line.as_bytes()).expect("written");
         assert_eq!(read_until(&mut stdout, "\n"), line);
@@ -273,11 +269,7 @@ fn cut_off(args: &[&str], after: &str) -> Option<(String, Option<i32>, String)> 
     let path = summary.path().to_str().expect("UTF-8");
     let args = [&["-q", "-l", "1M", "-m", "block", "-e", "500", "--summary", path], args].concat();
     let mut command = with(line.ledger("nightly"), &args);
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("starts");
-    let mut stdin = child.stdin.take().expect("piped");
-    let mut stdout = child.stdout.take().expect("piped");
-    let mut stderr = child.stderr.take().expect("piped");
+    let (mut child, mut stdin, mut stdout, mut stderr) = piped(&mut command);
     stdin.write_all(b"{}\n").expect("written");
     read_until(&mut stdout, "{}\n");
     line.set_dead(true);
@@ -308,8 +300,16 @@ fn block_mode_goes_on_without_the_server_within_what_it_has_reserved_alone() {
     assert!(said.contains("out of reach and what was reserved is used up (--estimate); stopping"), "{said}");
 }
 
+/// Starts a run with its three ends in hand.
+fn piped(command: &mut Command) -> (Child, ChildStdin, ChildStdout, ChildStderr) {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("starts");
+    let ends = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    (child, ends.0.expect("piped"), ends.1.expect("piped"), ends.2.expect("piped"))
+}
+
 /// How long each of 2000 lines takes to pass, in microseconds, sorted; and how the run ends.
-fn latencies(mut command: std::process::Command) -> (Vec<u128>, Option<i32>) {
+fn latencies(mut command: Command) -> (Vec<u128>, Option<i32>) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
     let mut stdin = child.stdin.take().expect("piped");
     let mut stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
@@ -416,16 +416,13 @@ fn a_run_that_no_budget_binds_goes_on_without_the_server() {
     let line = Line::to(server.port, Duration::ZERO);
     let args = ["-q", "-b", "/other=100", "-n", "/own", "-m", "block", "--offline-grace", "0s"];
     let mut command = with(line.ledger("nightly"), &args);
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("starts");
-    let mut stdin = child.stdin.take().expect("piped");
-    let mut stdout = child.stdout.take().expect("piped");
+    let (mut child, mut stdin, mut stdout, mut stderr) = piped(&mut command);
     stdin.write_all(assistant("a", 5000).as_bytes()).expect("written");
     read_until(&mut stdout, "\n");
     line.set_dead(true);
     stdin.write_all(assistant("b", 5000).as_bytes()).expect("written");
     read_until(&mut stdout, "\n");
-    let said = read_until(child.stderr.as_mut().expect("piped"), "\n");
+    let said = read_until(&mut stderr, "\n");
     assert!(said.ends_with("3 s; going on\n"), "{said}");
     stdin.write_all(assistant("c", 5000).as_bytes()).expect("written");
     read_until(&mut stdout, "\n");
@@ -613,7 +610,7 @@ fn a_password_in_an_argument_is_hidden_from_ps_and_from_the_command() {
 fn a_server_with_tls_is_believed_by_its_certificate_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
-    let made = std::process::Command::new("openssl")
+    let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=budget-tee"])
         .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"])
         .args(["-keyout", &at("key"), "-out", &at("cert")])
@@ -700,10 +697,7 @@ fn a_connection_that_ends_is_no_server_that_is_away() {
     // More than is reserved: it must not go on for a moment where the server is away.
     let args = ["-q", "-l", "1M", "-m", "block", "-e", "10", "--offline-grace", "0s"];
     let mut command = with(&place, &args);
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().expect("starts");
-    let mut stdin = child.stdin.take().expect("piped");
-    let mut stdout = child.stdout.take().expect("piped");
+    let (mut child, mut stdin, mut stdout, mut stderr) = piped(&mut command);
     for n in 0..10 {
         stdin.write_all(assistant(&format!("a{n}"), 100).as_bytes()).expect("written");
         read_until(&mut stdout, "\n");
@@ -715,7 +709,7 @@ fn a_connection_that_ends_is_no_server_that_is_away() {
     }
     drop(stdin);
     let mut said = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    stderr.read_to_string(&mut said).expect("UTF-8");
     assert_eq!((child.wait().expect("ends").code(), said.as_str()), (Some(0), ""));
 }
 
