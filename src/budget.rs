@@ -6,7 +6,7 @@
 use std::str::FromStr;
 
 use crate::amount::{Amount, Unit};
-use crate::spend::{Classes, Spend};
+use crate::count::tokens::{Classes, Spend};
 
 /// What happens when a budget is exceeded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::io::Write as _;
 
 use clap::error::ErrorKind;
 
-use crate::exit::Exit;
-use crate::report::{clean, reason};
+use crate::error::Exit;
+use crate::show::report::{clean, reason};
 
 /// Something that ends budget-tee before it has begun: what to say, and how to end.
 #[derive(Debug)]

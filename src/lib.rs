@@ -1,49 +1,42 @@
 //! budget-tee: a stream filter that counts the tokens of Claude Code's stream-JSON while it passes.
 //!
-//! Data flows one way; whatever is lower knows nothing of what is higher.
-//!
-//! ```text
-//! bytes ─> sieve ─> scan ─> usage ─> meter ─> budget ─> run ─> report ─> screen, exit
-//!   └────> relay: forwarded unchanged            └──── watch, wrap: signals, timers, child
-//! ```
+//! Each file says at its top what it owns. A file imports only what stands below it here.
 
-pub mod account;
-#[cfg(feature = "redis")]
-pub mod address;
 pub mod amount;
-pub mod book;
 pub mod budget;
-#[cfg(feature = "redis")]
-mod call;
-pub mod child;
 pub mod cli;
-mod config;
-#[cfg(feature = "redis")]
-mod courier;
+/// Counting: tokens, prices, messages and sessions.
+pub mod count {
+    pub mod message;
+    pub mod meter;
+    pub mod price;
+    pub mod session;
+    pub mod tokens;
+}
 pub mod early;
-pub mod exit;
-mod file;
-mod history;
-pub mod hook;
+pub mod error;
 pub mod ledger;
-mod message;
-pub mod meter;
-mod number;
-pub mod price;
-pub mod relay;
-pub mod report;
+/// Processes: signals, children and the loop that waits for them.
+pub mod process {
+    pub mod child;
+    pub mod hook;
+    pub mod signals;
+    pub mod watch;
+    pub mod wrap;
+}
 pub mod run;
-pub mod scan;
-pub mod screen;
-#[cfg(feature = "redis")]
-mod server;
-mod session;
-pub mod sieve;
-pub mod signals;
-pub mod spend;
-pub mod status;
-pub mod summary;
-pub mod usage;
-mod value;
-pub mod watch;
-pub mod wrap;
+/// What people and scripts read.
+pub mod show {
+    pub mod report;
+    pub mod screen;
+    pub mod status;
+    pub mod summary;
+}
+/// Bytes in, records found, bytes out.
+pub mod stream {
+    pub mod number;
+    pub mod record;
+    pub mod relay;
+    pub mod scan;
+    pub mod sieve;
+}

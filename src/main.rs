@@ -16,19 +16,20 @@ use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use budget_tee::account::{self, Opened};
-use budget_tee::book::Book;
 use budget_tee::budget::{Budget, Sum, Sums};
 use budget_tee::cli::Cli;
 use budget_tee::early::{self, Early, cannot_write};
-use budget_tee::exit::Exit;
+use budget_tee::error::Exit;
+use budget_tee::ledger::book::Book;
+use budget_tee::ledger::keeper::{self, Opened};
 use budget_tee::ledger::{self, Ledger, Place};
-use budget_tee::report::{self, reason, without_number};
+use budget_tee::process::watch::{self, Shared};
+use budget_tee::process::{child, wrap};
 use budget_tee::run::{Run, lock};
-use budget_tee::screen::Screen;
-use budget_tee::status::{self, Status};
-use budget_tee::watch::{self, Shared};
-use budget_tee::{child, summary, wrap};
+use budget_tee::show::report::{self, reason, without_number};
+use budget_tee::show::screen::Screen;
+use budget_tee::show::status::{self, Status};
+use budget_tee::show::summary;
 
 fn main() {
     if let Some((name, error)) = child::become_command() {
@@ -64,7 +65,7 @@ fn run() -> Result<Exit, Early> {
     }
     let summary = cli.summary()?;
     let opened = match &ledger {
-        Some(place) => account::open(place, cli.window(), &mut run, estimate)
+        Some(place) => keeper::open(place, cli.window(), &mut run, estimate)
             .map_err(|error| Early::failed(format!("{error}; not started (--mode block)")))?,
         None => Opened { admitted: run.admit(estimate, Sums::default()), ..Opened::default() },
     };
@@ -110,7 +111,7 @@ fn run() -> Result<Exit, Early> {
 
 /// Prints how a ledger's budgets stand; the exit code tells whether one is exceeded.
 fn status(cli: &Cli, mut run: Run, place: &Place, json: bool) -> Result<Exit, Early> {
-    let now = account::unix_now();
+    let now = keeper::unix_now();
     // A ledger that no run has made yet is an empty one; its name may also be mistyped.
     let ledger = Ledger::read(place, cli.window(), now).map_err(Early::failed)?;
     if ledger.is_none() {

@@ -9,12 +9,12 @@ use memchr::memchr;
 
 use crate::amount::Unit;
 use crate::budget::{Budget, Budgets, Cause, Estimate, Mode, Sum, Sums};
+use crate::count::meter::{Finding, Meter};
+use crate::count::price::{Prices, Unpriced};
+use crate::count::tokens::{Classes, Spend};
 use crate::ledger::Shared;
-use crate::meter::{Finding, Meter};
-use crate::price::{Prices, Unpriced};
-use crate::scan::Scanned;
-use crate::sieve::{Chunk, Sieve};
-use crate::spend::{Classes, Spend};
+use crate::stream::scan::Scanned;
+use crate::stream::sieve::{Chunk, Sieve};
 
 /// With so many notices waiting to be shown, further findings are dropped: a hostile stream could
 /// cause any number.

@@ -6,8 +6,8 @@ mod harness;
 use std::io::Write;
 use std::path::Path;
 
+use budget_tee::count::tokens::Spend;
 use budget_tee::run::Run;
-use budget_tee::spend::Spend;
 use harness::{bytes, run, summary};
 use proptest::prelude::*;
 

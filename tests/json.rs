@@ -5,8 +5,8 @@
 //! and by a run, which has the sieve in front. Around each stand good lines, which count whatever it is.
 
 use budget_tee::run::Run;
-use budget_tee::scan::Scanner;
-use budget_tee::usage::Line;
+use budget_tee::stream::record::Line;
+use budget_tee::stream::scan::Scanner;
 
 /// What a line says: nothing where it does not count, else its `input_tokens` where it has a usage.
 type Told = Option<Option<u64>>;

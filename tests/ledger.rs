@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use budget_tee::book::Book;
-use budget_tee::spend::Classes;
+use budget_tee::count::tokens::Classes;
+use budget_tee::ledger::book::Book;
 use harness::{assistant, kill, read_until, run, terminal};
 use proptest::prelude::*;
 use rustix::process::Signal;
@@ -89,7 +89,7 @@ fn spend(run: &str, at: f64, tokens: u64) -> String {
 }
 
 fn now() -> f64 {
-    budget_tee::account::unix_now()
+    budget_tee::ledger::keeper::unix_now()
 }
 
 #[test]

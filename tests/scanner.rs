@@ -3,7 +3,7 @@
 
 mod oracle;
 
-use budget_tee::scan::Scanner;
+use budget_tee::stream::scan::Scanner;
 use oracle::{Facts, Tape, object, scanned, walked};
 use proptest::collection::vec;
 use proptest::prelude::*;

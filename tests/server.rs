@@ -14,11 +14,11 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use budget_tee::address::Address;
 use budget_tee::amount::Unit;
 use budget_tee::budget::{Mode, Room, Sum};
+use budget_tee::count::tokens::{Classes, Spend};
+use budget_tee::ledger::redis::address::Address;
 use budget_tee::ledger::{Ledger, Place, Request};
-use budget_tee::spend::{Classes, Spend};
 use harness::{assistant, finish, kill, read_until};
 use proptest::prelude::*;
 use rustix::process::Signal;
@@ -71,7 +71,7 @@ const NAMES: [&str; 3] = ["/a", "/a b", "/ä\"x"];
 
 /// What a ledger answers to all of it.
 fn told(place: &Place, events: &[Event]) -> Vec<String> {
-    let now = budget_tee::account::unix_now();
+    let now = budget_tee::ledger::keeper::unix_now();
     let classes: Classes = "input,cache-read".parse().expect("classes");
     let (mut told, mut runs) = (Vec::new(), Vec::new());
     for event in events {

@@ -1,9 +1,9 @@
 //! The sieve against its oracle: a meter that is given every line.
 
-use budget_tee::meter::Meter;
+use budget_tee::count::meter::Meter;
+use budget_tee::count::tokens::Spend;
 use budget_tee::run::Run;
-use budget_tee::scan::Scanner;
-use budget_tee::spend::Spend;
+use budget_tee::stream::scan::Scanner;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

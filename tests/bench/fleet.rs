@@ -8,12 +8,12 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use budget_tee::account::unix_now;
-use budget_tee::address::Address;
 use budget_tee::amount::Unit;
 use budget_tee::budget::{Mode, Room, Sum};
+use budget_tee::count::tokens::{Classes, Spend};
+use budget_tee::ledger::keeper::unix_now;
+use budget_tee::ledger::redis::address::Address;
 use budget_tee::ledger::{Ledger, Place, Request};
-use budget_tee::spend::{Classes, Spend};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).collect();

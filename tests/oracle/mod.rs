@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use budget_tee::spend::Spend;
-use budget_tee::usage::{Line, Message};
+use budget_tee::count::tokens::Spend;
+use budget_tee::stream::record::{Line, Message};
 use serde_json::Value;
 
 /// What a line says, in a form in which two ways of reading it can be compared.

@@ -7,9 +7,9 @@ use std::io::Write;
 
 use budget_tee::amount::micro;
 use budget_tee::budget::{Budgets, Mode};
-use budget_tee::price::{Prices, Unpriced, day};
+use budget_tee::count::price::{Prices, Unpriced, day};
+use budget_tee::count::tokens::Classes;
 use budget_tee::run::Run;
-use budget_tee::spend::Classes;
 use serde_json::Value;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -6,10 +6,10 @@
 #[path = "../../oracle/mod.rs"]
 mod oracle;
 
-use budget_tee::meter::Meter;
+use budget_tee::count::meter::Meter;
 use budget_tee::run::Run;
-use budget_tee::scan::Scanner;
-use budget_tee::spend::Spend;
+use budget_tee::stream::scan::Scanner;
+use budget_tee::count::tokens::Spend;
 use libfuzzer_sys::fuzz_target;
 use oracle::{Facts, Tape, object, scanned, walked};
 use serde_json::Value;
@@ -55,7 +55,7 @@ fn facts(bytes: &[u8], split: usize) -> Vec<Option<Facts>> {
     all
 }
 
-fn each_line(bytes: &[u8], split: usize, mut see: impl FnMut(Option<&budget_tee::usage::Line>)) {
+fn each_line(bytes: &[u8], split: usize, mut see: impl FnMut(Option<&budget_tee::stream::record::Line>)) {
     let mut scanner = Scanner::default();
     for mut part in bytes.chunks(split) {
         while let Some(found) = scanner.next_line(&mut part) {

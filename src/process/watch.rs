@@ -14,14 +14,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
 
-use crate::account::Account;
-use crate::exit::Exit;
-use crate::hook::{self, Hooks};
-use crate::relay::{End, Enough, Relay};
-use crate::report::{self, Frame, Style};
+use crate::error::Exit;
+use crate::ledger::keeper::Account;
+use crate::process::hook::{self, Hooks};
+use crate::process::signals::{self, Signals};
 use crate::run::{Run, lock};
-use crate::screen::Screen;
-use crate::signals::{self, Signals};
+use crate::show::report::{self, Frame, Style};
+use crate::show::screen::Screen;
+use crate::stream::relay::{End, Enough, Relay};
 
 /// Bars are redrawn at most this often.
 const REDRAW: Duration = Duration::from_millis(100);

@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::budget::{Estimate, Mode, Sum, Sums};
+use crate::count::tokens::Spend;
 use crate::ledger::{Admission, Ledger, Place, Request, Unusable};
-use crate::report::span;
 use crate::run::{Cut, Run, lock};
-use crate::spend::Spend;
+use crate::show::report::span;
 
 /// Use is recorded at most this often.
 const RECORD: Duration = Duration::from_millis(200);

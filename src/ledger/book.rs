@@ -13,7 +13,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::budget::Sum;
-use crate::spend::{Classes, Spend};
+use crate::count::tokens::{Classes, Spend};
 
 /// The version of the records that are written.
 pub const VERSION: u32 = 1;

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 
-use crate::book::{Book, Kind, Models, Record, VERSION};
-use crate::spend::Spend;
+use crate::count::tokens::Spend;
+use crate::ledger::book::{Book, Kind, Models, Record, VERSION};
 
 /// Tokens by the model's name.
 type ByModel = Vec<(String, Spend)>;

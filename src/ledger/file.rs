@@ -3,7 +3,7 @@
 //! Records are appended under a lock on `FILE.lock`, which is held for as long as one write takes
 //! and is never renamed. Each run holds a lock on `FILE.run.ID` for life: whether it lives is asked
 //! of that lock, never of a clock or a process number. What the records add up to is
-//! [`crate::book`]'s business; when to write and look is the watch's.
+//! [`crate::ledger::book`]'s business; when to write and look is the watch's.
 
 use std::borrow::Cow;
 use std::fs::{File, TryLockError};
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use memchr::memchr;
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::book::{Book, Kind, Models, OpenRun, Record, VERSION};
 use crate::budget::Sum;
-use crate::history;
+use crate::count::tokens::{Classes, Spend};
+use crate::ledger::book::{Book, Kind, Models, OpenRun, Record, VERSION};
+use crate::ledger::compact;
 use crate::ledger::{Admission, Member, Request, Unusable, WAIT};
-use crate::report::clean;
-use crate::spend::{Classes, Spend};
+use crate::show::report::clean;
 
 /// How long to sleep between two tries for the lock.
 const RETRY: Duration = Duration::from_millis(2);
@@ -253,7 +253,7 @@ impl FileStore {
         }
         let mut old = Vec::new();
         io::Read::read_to_end(&mut File::open(&self.path)?, &mut old)?;
-        let new = history::summed_up(&old, book, now)?;
+        let new = compact::summed_up(&old, book, now)?;
         let path = beside(&self.path, "new");
         let _ = std::fs::remove_file(&path);
         let mut file = open_file(&path)?;

@@ -2,6 +2,9 @@
 //!
 //! Whatever is wrong with them is found here, before anything is read, written or started.
 
+pub(crate) mod sources;
+pub(crate) mod values;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,24 +13,23 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, ValueHint};
 use rustix::process::Signal;
 
-#[cfg(feature = "redis")]
-use crate::address::{Address, HANDED_PASSWORD};
 use crate::amount::{Amount, Span, Unit};
 use crate::budget::{Budget, Budgets, Estimate, Mode};
-use crate::config;
-use crate::early::{self, Early, cannot_write};
-use crate::exit::Exit;
-use crate::hook::{Commands, Hooks};
-use crate::ledger::Place;
-use crate::price::{self, Prices, Unpriced};
-use crate::report::{Style, clean, reason};
-use crate::run::Run;
-use crate::screen::Screen;
-use crate::spend::Classes;
-use crate::value::{
+use crate::cli::values::{
     ColorWhen, CommandBudget, CommandCost, Dollars, Name, Named, Percent, Shell, Window, name_of, one_of, with_form,
 };
-use crate::wrap::Manners;
+use crate::count::price::{self, Prices, Unpriced};
+use crate::count::tokens::Classes;
+use crate::early::{self, Early, cannot_write};
+use crate::error::Exit;
+use crate::ledger::Place;
+#[cfg(feature = "redis")]
+use crate::ledger::redis::address::{Address, HANDED_PASSWORD};
+use crate::process::hook::{Commands, Hooks};
+use crate::process::wrap::Manners;
+use crate::run::Run;
+use crate::show::report::{Style, clean, reason};
+use crate::show::screen::Screen;
 
 const USAGE: &str = "\
 claude -p PROMPT --output-format stream-json --verbose | budget-tee [OPTIONS]
@@ -223,7 +225,8 @@ impl Cli {
             return Err(Early { message: String::new(), exit: Exit::Done });
         }
         #[cfg(feature = "redis")]
-        if let Some(error) = cli.ledger.as_ref().and_then(|ledger| crate::address::hide_password(ledger, &cli.command))
+        if let Some(error) =
+            cli.ledger.as_ref().and_then(|ledger| crate::ledger::redis::address::hide_password(ledger, &cli.command))
         {
             return Err(Early::failed(format!("cannot hide the ledger's password: {}", reason(error))));
         }
@@ -248,7 +251,7 @@ impl Cli {
             let found = table.get_arguments().find(|arg| is_default && arg.get_long() == Some(option));
             found.map(|arg| arg.get_action().takes_values())
         };
-        let words = config::words(&text, takes_value).map_err(bad)?;
+        let words = sources::words(&text, takes_value).map_err(bad)?;
         let words = std::iter::once(OsString::from("budget-tee")).chain(words);
         let mut file = Cli::try_parse_from(words).map_err(|error| bad(Early::from(error).message))?;
         file.gather().map_err(|early| bad(early.message))?;

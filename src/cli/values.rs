@@ -13,8 +13,8 @@ use clap::{Arg, Command};
 use rustix::process::Signal;
 
 use crate::amount::{Amount, Span};
-use crate::price::Unpriced;
-use crate::signals;
+use crate::count::price::Unpriced;
+use crate::process::signals;
 
 /// `NAME=AMOUNT`: the budget of one command. NAME goes up to the last `=`.
 #[derive(Clone, Debug)]

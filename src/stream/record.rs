@@ -1,12 +1,12 @@
 //! What one line of the stream says that matters here, and the paths where it stands.
 //!
-//! A [`Line`] holds the wanted values only, as the line gave them; [`crate::scan`] fills it. What
-//! they mean for a total is [`crate::meter`]'s business. The paths are those of Claude Code's
+//! A [`Line`] holds the wanted values only, as the line gave them; [`crate::stream::scan`] fills it. What
+//! they mean for a total is [`crate::count::meter`]'s business. The paths are those of Claude Code's
 //! stream-JSON as recorded streams show them; nothing is found by its name alone.
 
-use crate::number;
-use crate::price::Bill;
-use crate::spend::{Class, Spend};
+use crate::count::price::Bill;
+use crate::count::tokens::{Class, Spend};
+use crate::stream::number;
 
 /// How many models one `modelUsage` may name before it is taken for noise and counts as absent.
 const MODELS_MAX: usize = 256;

@@ -13,11 +13,11 @@
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
-use crate::message::{Message, Models, Part, Start};
-use crate::price::{Bill, Prices, Unpriced};
-use crate::session::{ModelId, PerModel, Session, parse_version};
-use crate::spend::{Class, Spend};
-use crate::usage::{Line, ModelUsage};
+use crate::count::message::{Message, Models, Part, Start};
+use crate::count::price::{Bill, Prices, Unpriced};
+use crate::count::session::{ModelId, PerModel, Session, parse_version};
+use crate::count::tokens::{Class, Spend};
+use crate::stream::record::{Line, ModelUsage};
 
 /// How many messages are remembered; see the module's text for why that is enough.
 pub const RECENT_MESSAGES: usize = 1024;

@@ -16,7 +16,7 @@ use rustix::io::{Errno, write};
 use rustix::stdio::{stderr, stdout};
 use rustix::termios::{isatty, tcgetwinsize};
 
-use crate::report::{Frame, Style};
+use crate::show::report::{Frame, Style};
 
 /// What a pipe takes without blocking once poll has called it writable (`PIPE_BUF`).
 const WRITE_MAX: usize = 4096;

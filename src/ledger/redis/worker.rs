@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 
-use crate::address::Address;
-use crate::call::{Answer, Call, Terms, Told, Verb};
+use crate::count::tokens::Spend;
+use crate::ledger::redis::address::Address;
+use crate::ledger::redis::protocol::{Answer, Call, Terms, Told, Verb};
 use crate::ledger::{Request, WAIT};
-use crate::report::{clean, without_number};
 use crate::run::lock;
-use crate::spend::Spend;
+use crate::show::report::{clean, without_number};
 
 /// What a run has used is sent at most this often.
 const RECORD: Duration = Duration::from_millis(200);
@@ -109,7 +109,7 @@ impl Courier {
         let route = Route {
             office: Arc::clone(&office),
             client: Client::open(address.info()).map_err(std::io::Error::other)?,
-            script: Script::new(include_str!("ledger.lua")),
+            script: Script::new(include_str!("script.lua")),
             prefix: address.prefix().to_owned(),
             terms,
             connection: None,

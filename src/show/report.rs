@@ -1,6 +1,6 @@
 //! What people read: bars, notices, and the final report.
 //!
-//! All of it is made from values; who writes it where is [`crate::screen`]'s and the watch's.
+//! All of it is made from values; who writes it where is [`crate::show::screen`]'s and the watch's.
 
 use std::fmt::Write as _;
 
@@ -8,12 +8,12 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::amount::{Unit, exact, human, in_full};
 use crate::budget::{Budget, Cause, Mode};
-use crate::exit::Exit;
-use crate::meter::Finding;
-use crate::price::Unpriced;
+use crate::count::meter::Finding;
+use crate::count::price::Unpriced;
+use crate::count::tokens::{Class, Classes, Spend};
+use crate::error::Exit;
 use crate::run::{Cut, Notice, Run};
-use crate::spend::{Class, Classes, Spend};
-use crate::summary::Outcome;
+use crate::show::summary::Outcome;
 
 /// Cells of a bar where there is room for all.
 const CELLS: usize = 20;

@@ -1,8 +1,8 @@
 //! What the meter remembers of single messages, and the names of their models.
 
-use crate::price::Bill;
-use crate::session::ModelId;
-use crate::spend::Spend;
+use crate::count::price::Bill;
+use crate::count::session::ModelId;
+use crate::count::tokens::Spend;
 
 /// How many models are told apart; all further ones are shown as one.
 const MODELS_MAX: usize = 64;

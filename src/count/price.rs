@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::spend::Spend;
+use crate::count::tokens::Spend;
 
 /// The table that is built in.
 const TABLE: &str = include_str!("prices.json");

@@ -14,7 +14,7 @@ use rustix::io::{Errno, read, write};
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
 use crate::run::{Run, lock};
-use crate::screen::Screen;
+use crate::show::screen::Screen;
 
 /// What one read takes at most, in bytes. Twice as much was measured to be slower in all but the
 /// number of calls: it leaves the processor's nearer caches before it is written.

@@ -2,7 +2,7 @@
 //!
 //! A hook is run by the shell beside the stream, which never waits for it: it reads nothing, and
 //! what it prints goes to stderr. It knows the budget by its environment. That it failed is said.
-//! Around a command [`crate::child`] collects hooks too, as it does all that ends.
+//! Around a command [`crate::process::child`] collects hooks too, as it does all that ends.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -14,7 +14,7 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 
 use crate::amount::{Unit, micro};
 use crate::budget::{Budget, Cause};
-use crate::report::reason;
+use crate::show::report::reason;
 
 /// How long hooks may take when everything else has ended.
 pub(crate) const LAST: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ impl Hooks {
         };
         let mut shell = Command::new("/bin/sh");
         #[cfg(feature = "redis")]
-        shell.env_remove(crate::address::HANDED_PASSWORD);
+        shell.env_remove(crate::ledger::redis::address::HANDED_PASSWORD);
         let started = shell
             .args(["-c", command])
             .env("BUDGET_TEE_BUDGET_NAME", budget.name())

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::amount::{Unit, micro};
 use crate::budget::Budget;
-use crate::exit::Exit;
+use crate::count::tokens::Spend;
+use crate::error::Exit;
 use crate::run::Run;
-use crate::spend::Spend;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -4,15 +4,19 @@
 //! [`Courier`] carries what this run uses and brings what all use, so that nothing here waits but
 //! the start and the end. A run holds its estimate by a lease that it renews.
 
+pub mod address;
+pub(crate) mod protocol;
+pub(crate) mod worker;
+
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use crate::address::Address;
-use crate::book::{Book, OpenRun};
-use crate::call::{Answer, Terms, Verb};
-use crate::courier::{Courier, Trouble};
+use crate::count::tokens::{Classes, Spend};
+use crate::ledger::book::{Book, OpenRun};
+use crate::ledger::redis::address::Address;
+use crate::ledger::redis::protocol::{Answer, Terms, Verb};
+use crate::ledger::redis::worker::{Courier, Trouble};
 use crate::ledger::{Admission, Member, Request, Unusable, WAIT};
-use crate::spend::{Classes, Spend};
 
 /// What is known of the ledger on the server.
 #[derive(Debug)]

@@ -55,7 +55,7 @@ impl Child {
                 process.process_group(0);
             }
             #[cfg(feature = "redis")]
-            process.env_remove(crate::address::HANDED_PASSWORD);
+            process.env_remove(crate::ledger::redis::address::HANDED_PASSWORD);
             process.stdout(Stdio::from(writer.try_clone()?)).spawn()
         };
         let mut via_self = Command::new("/proc/self/exe");

@@ -1,7 +1,14 @@
 //! The ledger: what runs share, so that they draw on the same budgets.
 //!
 //! All that the rest of budget-tee knows of one is here: open, admit, spend, look, leave, and what
-//! it adds up to, which is [`crate::book`]'s. `file` keeps it in a file, and `server` on a server.
+//! it adds up to, which is [`crate::ledger::book`]'s. `file` keeps it in a file, and `server` on a server.
+
+pub mod book;
+pub(crate) mod compact;
+pub(crate) mod file;
+pub mod keeper;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,15 +17,15 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "redis")]
-use crate::address::Address;
-use crate::book::{Book, OpenRun};
 use crate::budget::{Mode, Room, Sum, Sums};
-use crate::file::FileStore;
-use crate::report::{clean, without_number};
+use crate::count::tokens::{Classes, Spend};
+use crate::ledger::book::{Book, OpenRun};
+use crate::ledger::file::FileStore;
 #[cfg(feature = "redis")]
-use crate::server::ServerStore;
-use crate::spend::{Classes, Spend};
+use crate::ledger::redis::ServerStore;
+#[cfg(feature = "redis")]
+use crate::ledger::redis::address::Address;
+use crate::show::report::{clean, without_number};
 
 /// What begins an address: plain, and encrypted.
 #[cfg(feature = "redis")]

@@ -12,13 +12,13 @@ use rustix::stdio::stdout;
 use rustix::termios::isatty;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGTSTP};
 
-use crate::account::Account;
-use crate::child::{self, Child};
-use crate::exit::Exit;
-use crate::relay::End;
+use crate::error::Exit;
+use crate::ledger::keeper::Account;
+use crate::process::child::{self, Child};
+use crate::process::signals::{self, Signals};
+use crate::process::watch::{Shared, Watch};
 use crate::run::lock;
-use crate::signals::{self, Signals};
-use crate::watch::{Shared, Watch};
+use crate::stream::relay::End;
 
 /// How long the pipe of a child that has ended may stay open, held by something it left behind,
 /// before budget-tee forwards what is in it and ends.

@@ -2,7 +2,7 @@
 //!
 //! It is fed whatever a read gave and keeps its place between reads, so it needs no line in memory:
 //! a line of any length and any nesting costs the same few kilobytes. Text is skipped with memchr.
-//! Which values are wanted is [`crate::usage`]'s; what is not wanted need not even be valid JSON.
+//! Which values are wanted is [`crate::stream::record`]'s; what is not wanted need not even be valid JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::fmt;
 use memchr::{memchr, memchr2};
 use serde::de::{IgnoredAny, Visitor};
 
-use crate::usage::{Field, Line, Place, Scalar, Step, WANTED_MAX};
+use crate::stream::record::{Field, Line, Place, Scalar, Step, WANTED_MAX};
 
 /// What may stand before the first byte of a line without being part of its value.
 const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];

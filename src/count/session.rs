@@ -2,8 +2,8 @@
 //!
 //! The meter tells which message a line belongs to; here is what becomes of its tokens.
 
-use crate::spend::{Class, Spend};
-use crate::usage::ModelUsage;
+use crate::count::tokens::{Class, Spend};
+use crate::stream::record::ModelUsage;
 
 /// The first version whose resumed sessions begin `modelUsage` with what earlier processes spent.
 const CARRIES_OVER_SINCE: Version = [2, 1, 277];

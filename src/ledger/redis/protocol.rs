@@ -9,10 +9,10 @@ use redis::{FromRedisValue, ParsingError, RedisResult, Value};
 use serde::Serialize;
 
 use crate::amount::Unit;
-use crate::book::{Book, OpenRun, PACE_OVER};
 use crate::budget::{Sum, Sums};
+use crate::count::tokens::{Classes, Spend};
+use crate::ledger::book::{Book, OpenRun, PACE_OVER};
 use crate::ledger::{Admission, Member, Request};
-use crate::spend::{Classes, Spend};
 
 /// The highest figure: 2^53 - 1.
 const MOST: u64 = (1 << 53) - 1;

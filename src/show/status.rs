@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::amount::{Unit, exact, human, in_full, micro};
-use crate::book::{Book, OpenRun, PACE_OVER};
 use crate::budget::{Budget, Budgets, Sum};
-use crate::report::{Style, budget_lines, classes_line, label, model_lines, span};
-use crate::spend::{Classes, Spend};
-use crate::summary::BudgetFacts;
+use crate::count::tokens::{Classes, Spend};
+use crate::ledger::book::{Book, OpenRun, PACE_OVER};
+use crate::show::report::{Style, budget_lines, classes_line, label, model_lines, span};
+use crate::show::summary::BudgetFacts;
 
 /// A ledger's state, as far as a report needs it. Spans are in seconds.
 #[derive(Debug)]

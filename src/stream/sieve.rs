@@ -2,7 +2,7 @@
 //!
 //! A chunk is searched as a whole, and a line's bounds are looked up only where a word was found;
 //! those lines go through the [`Scanner`], which decides. Skipping the others changes no total: what
-//! [`crate::meter`] counts needs one of these words, spelled out or with an escape. The start of a
+//! [`crate::count::meter`] counts needs one of these words, spelled out or with an escape. The start of a
 //! line that goes on in the next chunk is kept; one that becomes too long for that goes
 //! through the scanner from then on, which needs no line in memory.
 
@@ -10,7 +10,7 @@ use aho_corasick::Span;
 use aho_corasick::packed::Searcher;
 use memchr::{memchr, memchr_iter, memrchr};
 
-use crate::scan::{Scanned, Scanner};
+use crate::stream::scan::{Scanned, Scanner};
 
 /// How much of a line is kept until its end comes, in bytes.
 const KEPT_MAX: usize = 256 * 1024;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::ledger::SCHEMES;
-use crate::report::clean;
+use crate::show::report::clean;
 
 /// The form wanted of an address.
 const FORM: &str = "want redis://HOST[:PORT]/DB/NAME, or rediss:// for TLS; NAME of letters, digits and . _ -; what \
