@@ -1,17 +1,19 @@
-//! Amounts as people write and read them: `5k`, `1.5M`, `2.50usd` on the way in, `38.3K` on the way out.
+//! Tokens and dollars as people write them (`5k`, `1.5M`, `2.50usd`) and read them (`38.3K`).
 //!
-//! Parsing is exact integer arithmetic; what cannot be held exactly is refused, not rounded.
+//! Parsing is exact integer arithmetic: an amount that cannot be held exactly is refused, not
+//! rounded.
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
-/// A budget's unit.
+use crate::count::tokens::{Classes, Counts, Spend};
+
+/// The unit of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
     /// Tokens of the classes that count.
     Tokens,
-    /// US dollars, held in micro-dollars.
+    /// US dollars; their values are micro-dollars.
     Usd,
 }
 
@@ -24,22 +26,22 @@ impl fmt::Display for Unit {
     }
 }
 
-/// An amount given on the command line: tokens, or micro-dollars.
+/// An amount of one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Amount {
-    /// What the value is a number of.
+    /// The unit.
     pub unit: Unit,
     /// Tokens, or micro-dollars.
     pub value: u64,
 }
 
-/// The form that every refusal of an amount names.
+/// What every error about an amount says.
 const WANTED: &str = "want tokens such as 5000, 5_000, 5k, 1.5M, 2G, or dollars such as 2.50usd";
 
 impl FromStr for Amount {
     type Err = String;
 
-    /// Parses an AMOUNT. Negative, empty, fractional-token, overflowing and unknown forms are errors.
+    /// Parses an AMOUNT. Multiples are decimal: `5k` is 5,000.
     fn from_str(text: &str) -> Result<Self, String> {
         let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
         let (number, suffix) = text.split_at(split);
@@ -51,12 +53,12 @@ impl FromStr for Amount {
             "usd" => (Unit::Usd, 6),
             _ => return Err(WANTED.to_owned()),
         };
-        let value = decimal(number, power).map_err(|wrong| match wrong {
-            Wrong::Form => WANTED.to_owned(),
-            Wrong::TooLarge => {
+        let value = decimal(number, power).map_err(|bad| match bad {
+            BadNumber::Form => WANTED.to_owned(),
+            BadNumber::TooLarge => {
                 format!("too large: at most {} {unit}", u64::MAX / if unit == Unit::Usd { 1_000_000 } else { 1 })
             }
-            Wrong::TooFine => match unit {
+            BadNumber::TooManyDecimals => match unit {
                 Unit::Tokens => "a budget is a whole number of tokens".to_owned(),
                 Unit::Usd => "dollars have at most six decimals".to_owned(),
             },
@@ -65,43 +67,47 @@ impl FromStr for Amount {
     }
 }
 
-/// A duration given on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
+/// An amount in each unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// Tokens of the classes that count.
+    pub tokens: u64,
+    /// Micro-dollars.
+    pub micro_usd: u64,
+}
 
-impl FromStr for Span {
-    type Err = String;
+impl Amounts {
+    /// What of `spend` counts towards budgets.
+    pub(crate) fn of(spend: &Spend, classes: Classes) -> Amounts {
+        Amounts { tokens: classes.count(&spend.tokens), micro_usd: spend.micro_usd }
+    }
 
-    /// Parses a DURATION such as `90s`, `1.5m`, `5h` or `7d`; a bare number is of seconds.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-        let (number, suffix) = text.split_at(split);
-        let seconds = match suffix {
-            "" | "s" => 1,
-            "m" => 60,
-            "h" => 60 * 60,
-            "d" => 24 * 60 * 60,
-            _ => return Err(WANTED_SPAN.to_owned()),
-        };
-        let millis = decimal(number, 3).map_err(|_| WANTED_SPAN.to_owned())?;
-        let millis = millis.checked_mul(seconds).ok_or_else(|| "too long".to_owned())?;
-        Ok(Span(Duration::from_millis(millis)))
+    /// The amount in one unit.
+    pub(crate) fn get(self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Tokens => self.tokens,
+            Unit::Usd => self.micro_usd,
+        }
     }
 }
 
-/// The form that every refusal of a duration names.
-const WANTED_SPAN: &str = "want a duration such as 10s, 0.5s, 30m, 5h, 7d";
+impl Counts for Amounts {
+    fn zip(self, other: Amounts, f: impl Fn(u64, u64) -> u64) -> Amounts {
+        Amounts { tokens: f(self.tokens, other.tokens), micro_usd: f(self.micro_usd, other.micro_usd) }
+    }
+}
 
-enum Wrong {
+/// What is wrong with a decimal number.
+pub(crate) enum BadNumber {
     Form,
     TooLarge,
-    TooFine,
+    TooManyDecimals,
 }
 
 /// The value of a decimal number times ten to the `power`, exactly.
-fn decimal(text: &str, power: usize) -> Result<u64, Wrong> {
+pub(crate) fn decimal(text: &str, power: usize) -> Result<u64, BadNumber> {
     let (whole, fraction) = match text.split_once('.') {
-        Some((_, "")) => return Err(Wrong::Form),
+        Some((_, "")) => return Err(BadNumber::Form),
         Some((whole, fraction)) => (whole, fraction),
         None => (text, ""),
     };
@@ -109,24 +115,23 @@ fn decimal(text: &str, power: usize) -> Result<u64, Wrong> {
     let fraction = if fraction.is_empty() { String::new() } else { digits(fraction)? };
     let fraction = fraction.trim_end_matches('0');
     if fraction.len() > power {
-        return Err(Wrong::TooFine);
+        return Err(BadNumber::TooManyDecimals);
     }
     let zeros = power - fraction.len();
-    format!("{whole}{fraction}{:0<zeros$}", "").parse().map_err(|_| Wrong::TooLarge)
+    format!("{whole}{fraction}{:0<zeros$}", "").parse().map_err(|_| BadNumber::TooLarge)
 }
 
 /// The digits of a group such as `5_000`; an underscore must stand between two digits.
-fn digits(text: &str) -> Result<String, Wrong> {
+fn digits(text: &str) -> Result<String, BadNumber> {
     let groups = text.split('_');
     if groups.clone().all(|g| !g.is_empty() && g.bytes().all(|b| b.is_ascii_digit())) {
         Ok(groups.collect())
     } else {
-        Err(Wrong::Form)
+        Err(BadNumber::Form)
     }
 }
 
-/// A number in full, its digits in groups: `5,863,140`.
-#[must_use]
+/// A number in full, in groups of digits: `5,863,140`.
 pub fn exact(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::new();
@@ -140,7 +145,6 @@ pub fn exact(value: u64) -> String {
 }
 
 /// A value in full: `5,001 tokens`, `$1.234567`.
-#[must_use]
 pub fn in_full(unit: Unit, value: u64) -> String {
     match unit {
         Unit::Tokens => format!("{} tokens", exact(value)),
@@ -153,21 +157,19 @@ pub fn in_full(unit: Unit, value: u64) -> String {
 }
 
 /// A value as people read it: `910`, `38.3K`, `1.0M` tokens, `$2.50`.
-#[must_use]
 pub fn human(unit: Unit, value: u64) -> String {
     match unit {
         Unit::Tokens => human_tokens(value),
-        // Below a cent one more digit, so that little is not nothing.
-        Unit::Usd if value > 0 && value < 10_000 => format!("${:.4}", micro(value)),
-        Unit::Usd => format!("${:.2}", micro(value)),
+        // A few micro-dollars would read as nothing with two decimals.
+        Unit::Usd if value > 0 && value < 10_000 => format!("${:.4}", dollars(value)),
+        Unit::Usd => format!("${:.2}", dollars(value)),
     }
 }
 
-/// Micro-dollars as dollars, for reading.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "exact for any sum that anybody has")]
-pub fn micro(value: u64) -> f64 {
-    value as f64 / 1e6
+/// Micro-dollars as dollars, for people and JSON; too inexact to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "exact below nine billion dollars")]
+pub fn dollars(micro_usd: u64) -> f64 {
+    micro_usd as f64 / 1e6
 }
 
 /// Tokens with one decimal above a thousand; rounding up to the next unit takes its name.
@@ -190,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_in_every_form() {
+    fn every_form_of_an_amount_is_parsed() {
         for (text, unit, value) in [
             ("0", Unit::Tokens, 0),
             ("5000", Unit::Tokens, 5_000),
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused() {
+    fn malformed_amounts_are_refused() {
         for text in [
             "",
             "-5",
@@ -247,25 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
-        for (text, millis) in [
-            ("0", 0),
-            ("10", 10_000),
-            ("90s", 90_000),
-            ("0.25s", 250),
-            ("1.5m", 90_000),
-            ("5h", 18_000_000),
-            ("7d", 604_800_000),
-        ] {
-            assert_eq!(text.parse(), Ok(Span(Duration::from_millis(millis))), "{text}");
-        }
-        for text in ["", "s", "-1", "10x", "1.2345s", "1e3", "99999999999999999d", "5 s"] {
-            assert!(text.parse::<Span>().is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn people_read_one_decimal() {
+    fn figures_for_people_have_one_decimal() {
         for (value, text) in [
             (0, "0"),
             (999, "999"),

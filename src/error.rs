@@ -1,18 +1,26 @@
-//! How budget-tee ends: one table of exit codes, and the one way to die of a signal.
+//! How budget-tee ends: the table of exit codes, the error type with its one conversion to a code,
+//! and what a run came to.
 
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+
+use serde::Serialize;
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2};
+
+use crate::show::text::{clean_os, reason, without_number};
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// All was forwarded; in warn mode even when a budget was exceeded.
+    /// Everything was forwarded; in warn mode even when a budget was exceeded.
     Done,
-    /// The wrapped command ended by itself, with this code.
+    /// The wrapped command ended by itself with this code.
     Child(i32),
     /// Block mode: the estimate did not fit; nothing was read or started.
     Refused,
-    /// Block mode: stopped on the way, however the command ended then.
-    Tripped,
+    /// Block mode: the run was stopped on the way, however the command then ended.
+    Stopped,
     /// budget-tee itself failed: bad usage, a stream that cannot be read or written.
     Failed,
     /// The command was found but cannot be run.
@@ -21,19 +29,19 @@ pub enum Exit {
     NotFound,
     /// The reader of stdout went away.
     ReaderGone,
-    /// A signal ended it, or the wrapped command.
+    /// A signal ended budget-tee or the wrapped command.
     Signal(i32),
 }
 
 impl Exit {
-    /// The exit code that a shell sees.
-    #[must_use]
+    /// The exit code that a shell sees. 126, 127 and 128+N are the shell's own; 125 is what
+    /// `timeout` and `env` use for their own failures; 141 is 128 + SIGPIPE.
     pub fn code(self) -> i32 {
         match self {
             Exit::Done => 0,
             Exit::Child(code) => code,
             Exit::Refused => 121,
-            Exit::Tripped => 122,
+            Exit::Stopped => 122,
             Exit::Failed => 125,
             Exit::CannotRun => 126,
             Exit::NotFound => 127,
@@ -42,23 +50,111 @@ impl Exit {
         }
     }
 
-    /// How the failure to run a command ends: the codes that shells and `timeout` use.
-    #[must_use]
-    pub fn not_run(error: &std::io::Error) -> Exit {
-        if error.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::CannotRun }
+    /// Whether all went well, as far as budget-tee can tell.
+    pub fn is_success(self) -> bool {
+        matches!(self, Exit::Done | Exit::Child(0))
     }
 
-    /// Ends the process; by dying of the signal where it was one, so that shell loops end too.
-    /// Signals that leave a core behind, and KILL, are left to the exit code, and so are all for the
-    /// first process of a container, which no signal of its own ends.
+    /// Ends the process, by dying of the signal where it was one, so that shell loops end too.
     pub fn leave(self) -> ! {
         if let Exit::Signal(signal) = self
+            // No signal of its own ends the first process of a container.
             && !rustix::process::getpid().is_init()
+            // KILL needs no help; QUIT and the like would leave a core file.
             && [SIGHUP, SIGINT, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1, SIGUSR2].contains(&signal)
         {
-            // Where this returns, the signal is ignored or blocked: then the code tells.
+            // Where this returns, the signal is ignored or blocked: then the code has to tell.
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
         std::process::exit(self.code())
+    }
+}
+
+/// What ends budget-tee early.
+#[derive(Debug)]
+pub enum Error {
+    /// Bad options, environment variables or configuration, or a ledger that cannot be used; the
+    /// text is the message.
+    Failed(String),
+    /// COMMAND cannot be run; its name, cleaned, and why.
+    Command(String, io::Error),
+    /// The reader of stdout went away, which is nothing to report.
+    ReaderGone,
+}
+
+impl Error {
+    /// Something could not be done to a file: `cannot open ledger spend.ndjson: Permission denied`.
+    pub fn file(doing: &str, path: impl AsRef<OsStr>, why: impl Into<io::Error>) -> Error {
+        Error::Failed(format!("cannot {doing} {}: {}", clean_os(path), reason(why)))
+    }
+
+    /// Something could not be done: `cannot write to stdout: No space left on device`.
+    pub fn cannot(doing: &str, why: io::Error) -> Error {
+        Error::Failed(format!("cannot {doing}: {}", reason(why)))
+    }
+
+    /// The command could not be run.
+    pub(crate) fn command(name: impl AsRef<OsStr>, why: io::Error) -> Error {
+        Error::Command(clean_os(name), why)
+    }
+
+    /// How budget-tee ends then.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Error::Failed(_) => Exit::Failed,
+            Error::Command(_, why) if why.kind() == io::ErrorKind::NotFound => Exit::NotFound,
+            Error::Command(..) => Exit::CannotRun,
+            Error::ReaderGone => Exit::ReaderGone,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Failed(message) => f.write_str(message),
+            Error::Command(name, why) => write!(f, "cannot run {name}: {}", without_number(&why.to_string())),
+            Error::ReaderGone => Ok(()),
+        }
+    }
+}
+
+impl From<String> for Error {
+    fn from(message: String) -> Error {
+        Error::Failed(message)
+    }
+}
+
+/// What a run came to, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    /// The stream ended within all budgets.
+    Completed,
+    /// The stream ended, and a budget was exceeded on the way.
+    Exceeded,
+    /// Block mode stopped it.
+    Stopped,
+    /// Block mode did not let it start.
+    Refused,
+    /// A signal, a failure, or the reader of stdout ended it.
+    Interrupted,
+}
+
+impl Outcome {
+    /// The outcome of a run that ends with `exit`, by whether it exceeded a budget and whether any
+    /// usage was seen.
+    pub(crate) fn of(exit: Exit, exceeded: bool, usage_seen: bool) -> Outcome {
+        match exit {
+            Exit::Stopped => Outcome::Stopped,
+            Exit::Refused => Outcome::Refused,
+            // The shell's or our own word that the command never ran.
+            Exit::Child(126 | 127) if !usage_seen => Outcome::Interrupted,
+            Exit::Done | Exit::Child(_) if exceeded => Outcome::Exceeded,
+            Exit::Done | Exit::Child(_) => Outcome::Completed,
+            Exit::Failed | Exit::CannotRun | Exit::NotFound | Exit::ReaderGone | Exit::Signal(_) => {
+                Outcome::Interrupted
+            }
+        }
     }
 }

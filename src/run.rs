@@ -1,18 +1,16 @@
-//! A run: one stream's scanner, meter and budgets, and what there is to say about them.
+//! A run: one stream's scanner, meter and budgets, what there is to report, and why it stops.
 //!
-//! This is what the relay feeds and the watch looks at. It does no I/O and knows no clock.
+//! The relay feeds it and the watch looks at it. It does no I/O and knows no clock.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use memchr::memchr;
 
-use crate::amount::Unit;
-use crate::budget::{Budget, Budgets, Cause, Estimate, Mode, Sum, Sums};
+use crate::amount::{Amounts, Unit};
+use crate::budget::{Budget, Budgets, ByScope, Estimate, Mode, Threshold, Totals, Unfit};
 use crate::count::meter::{Finding, Meter};
 use crate::count::price::{Prices, Unpriced};
-use crate::count::tokens::{Classes, Spend};
-use crate::ledger::Shared;
+use crate::count::tokens::{Classes, Counts, Spend};
 use crate::stream::scan::Scanned;
 use crate::stream::sieve::{Chunk, Sieve};
 
@@ -20,26 +18,37 @@ use crate::stream::sieve::{Chunk, Sieve};
 /// cause any number.
 const FINDINGS_MAX: usize = 100;
 
-/// Something to say on stderr, once.
+/// Something to report on stderr, once.
 #[derive(Clone, Debug)]
-pub enum Notice {
-    /// A budget is nearly used up, or exceeded; and whether what is used was a lower bound then.
-    Budget(Cause, Budget, bool),
-    /// The estimate, in the budget's unit, does not fit into this budget, beside what others hold of it.
-    Unfit(Budget, u64, u64),
-    /// What the meter found out about the stream.
+pub(crate) enum Notice {
+    /// A budget has passed a threshold; and whether its used amount was a lower bound then.
+    Budget(Threshold, Budget, bool),
+    /// The estimate does not fit into a budget.
+    Unfit(Unfit),
+    /// The meter has found something out about the stream.
     Finding(Finding),
-    /// Block mode stops for want of the ledger.
-    Cut(Cut),
+    /// Block mode stops because the ledger is unreachable.
+    Unreachable(Unreachable),
 }
 
-/// Why block mode stops a run whose ledger is out of reach.
+/// Why block mode stops a run whose ledger is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
-    /// It has been so for as long as `--offline-grace` allows.
+pub(crate) enum Unreachable {
+    /// It has been for as long as `--offline-grace` allows.
     Grace(Duration),
     /// The run has used what it had reserved.
     Reservation,
+}
+
+/// Why block mode has stopped a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StopReason {
+    /// A budget is exceeded.
+    Budget,
+    /// A model has no price, and `--unpriced refuse` forbids such models.
+    Unpriced,
+    /// The ledger is unreachable.
+    Ledger,
 }
 
 /// The state of a run.
@@ -47,7 +56,7 @@ pub enum Cut {
 pub struct Run {
     /// The command that this run is charged to.
     pub name: Option<String>,
-    /// What happens on excess.
+    /// What happens when a budget is exceeded.
     pub mode: Mode,
     /// Which tokens count.
     pub classes: Classes,
@@ -56,69 +65,71 @@ pub struct Run {
     /// The totals.
     pub meter: Meter,
     /// Bytes taken in.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     sieve: Sieve,
     notices: Vec<Notice>,
-    /// What hooks have yet to be run for.
-    alarms: Vec<(Cause, Budget)>,
-    /// Result lines so far, and whether no message has come since the last.
+    /// The budgets that have passed a threshold, for the hooks.
+    passed: Vec<(Threshold, Budget)>,
+    /// `result` records so far, and whether no message has come since the last.
     turns: u64,
-    rests: bool,
-    tripped: bool,
-    /// Others have exceeded a budget: it trips at the next end of a line.
-    trip_waits: bool,
-    /// What is used together with others.
-    shared: Shared,
-    cut: Option<Cut>,
+    idle_since_turn: bool,
+    stop: Option<StopReason>,
+    /// It is to stop at the end of the line under way, since others have used the budget up or the
+    /// ledger is unreachable: a line is forwarded whole or not at all.
+    stops_at_line_end: bool,
+    totals: Totals,
 }
 
 /// What came of a part of the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fed {
-    /// How many of the bytes were taken in: all, or through the end of the line that tripped.
+    /// How many of the bytes were taken in: all, or through the end of the line that stops the run.
     pub taken: usize,
-    /// A total has changed or there is something to say.
-    pub news: bool,
-    /// Block mode: a budget has just been exceeded.
-    pub tripped: bool,
+    /// A total has changed, or there is something to report.
+    pub has_news: bool,
+    /// Block mode: the run has just been stopped.
+    pub stops: bool,
 }
 
 impl Run {
     /// A run of which nothing has been seen.
-    #[must_use]
     pub fn new(name: Option<String>, mode: Mode, classes: Classes, budgets: Budgets, prices: Prices) -> Self {
         Run { name, mode, classes, budgets, meter: Meter::new(prices), ..Run::default() }
     }
 
-    /// Takes in what a read gave. In block mode it stops behind the line that exceeds a budget;
-    /// what it did not take can be fed again, and trips no second time.
+    /// Takes in what a read gave. In block mode it stops behind the line that exceeds a budget. What
+    /// it did not take can be fed again, as the wrapper does with what the child still writes; that
+    /// stops the run no second time.
     pub fn feed(&mut self, bytes: &[u8]) -> Fed {
         let mut fed = Fed::default();
-        // Where others have exceeded a budget, no line begins any more.
-        let allowed = match self.trip_waits {
+        let allowed = match self.stops_at_line_end {
             true if self.sieve.is_at_line_start() => &[],
             true => through_newline(bytes),
             false => bytes,
         };
         let mut chunk = Chunk::new(allowed);
-        while !fed.tripped {
-            let before = (self.meter.is_lower_bound(), self.rest());
+        while !fed.stops {
+            let before = (self.meter.is_lower_bound(), self.idle_turn());
             let Some(scanned) = self.sieve.next_line(&mut chunk) else { break };
             let changed = record(&mut self.meter, &scanned);
-            match scanned.line.map(|line| (line.kind.get(), line.subtype.get())) {
-                Some((Some("result"), _)) => (self.turns, self.rests) = (self.turns.wrapping_add(1), true),
-                Some((Some("assistant" | "stream_event"), _) | (Some("system"), Some("init"))) => self.rests = false,
+            match scanned.record.map(|record| (record.kind.get(), record.subtype.get())) {
+                Some((Some("result"), _)) => {
+                    (self.turns, self.idle_since_turn) = (self.turns.wrapping_add(1), true);
+                }
+                Some((Some("assistant" | "stream_event"), _) | (Some("system"), Some("init"))) => {
+                    self.idle_since_turn = false;
+                }
                 _ => {}
             }
-            // A result line may only confirm what was counted.
-            fed.news |= before != (self.meter.is_lower_bound(), self.rest());
+            // A `result` may only confirm what was counted.
+            fed.has_news |= before != (self.meter.is_lower_bound(), self.idle_turn());
             self.judge(changed, &mut fed);
         }
         fed.taken = chunk.taken();
         self.bytes += fed.taken as u64;
-        if self.trip_waits && self.sieve.is_at_line_start() {
-            self.trip_waits = false;
-            fed.tripped = true;
+        if self.stops_at_line_end && self.sieve.is_at_line_start() {
+            self.stops_at_line_end = false;
+            fed.stops = true;
         }
         fed
     }
@@ -133,170 +144,154 @@ impl Run {
         fed
     }
 
-    /// Whether `estimate` fits beside what the runs that are alive hold; where it does not, that is
-    /// said, and block mode must not start.
-    pub fn admit(&mut self, estimate: Estimate, held: Sums) -> bool {
-        let Some(budget) = self.budgets.refusal(estimate, held) else { return true };
-        let held = held.unit(budget.command.is_some(), budget.unit);
-        let notice = Notice::Unfit(budget.clone(), estimate.of(budget.unit, budget.limit), held);
-        self.say(notice);
+    /// Whether the run may start: its estimate fits beside what other runs have reserved, or only a
+    /// warning is wanted where it does not.
+    pub(crate) fn admit(&mut self, estimate: Estimate, reserved: ByScope) -> bool {
+        let Some(unfit) = self.budgets.unfit(estimate, reserved) else { return true };
+        self.notify(Notice::Unfit(unfit));
         self.mode == Mode::Warn
     }
 
-    /// Takes in what is used together with others, before the start.
-    pub fn begin_with(&mut self, shared: Shared, by_command: impl Fn(&str) -> Spend) {
-        self.shared = shared;
+    /// Takes in the ledger's totals before the start.
+    pub(crate) fn start_with(&mut self, totals: Totals, by_command: impl Fn(&str) -> Spend) {
+        self.totals = totals;
         self.budgets.set(self.used());
         let classes = self.classes;
-        self.budgets.set_others(|name| Sum::of(&by_command(name), classes));
+        self.budgets.set_others(|name| Amounts::of(&by_command(name), classes));
     }
 
-    /// Takes in what is used together with others while running. Returns whether that is news.
-    pub fn share(&mut self, shared: Shared, by_command: impl Fn(&str) -> Spend) -> bool {
-        if self.shared == shared {
+    /// Takes in the ledger's totals while running. Returns whether they have changed.
+    pub(crate) fn update(&mut self, totals: Totals, by_command: impl Fn(&str) -> Spend) -> bool {
+        if self.totals == totals {
             return false;
         }
-        self.begin_with(shared, by_command);
+        self.start_with(totals, by_command);
         let mut fed = Fed::default();
         self.charge(&mut fed);
-        self.trip_waits |= fed.tripped;
+        self.stops_at_line_end |= fed.stops;
         true
     }
 
-    /// Whether more has been used, since the ledger last heard of this run, than was left then of what
+    /// Whether the run has used more, since the ledger last took in its spend, than was left of what
     /// it `reserved`, in a unit that is limited.
-    #[must_use]
-    pub fn has_outspent(&self, reserved: Sum) -> bool {
-        let new = Sum::of(&self.unshared(), self.classes);
-        self.left_of(reserved).any(|(unit, left)| new.unit(unit) > left)
+    pub(crate) fn has_outspent(&self, reserved: Amounts) -> bool {
+        let new = Amounts::of(&self.unrecorded(), self.classes);
+        self.left_of(reserved).any(|(unit, left)| new.get(unit) > left)
     }
 
-    /// Whether anything was left then.
-    #[must_use]
-    pub fn has_reserved(&self, reserved: Sum) -> bool {
+    /// Whether anything of what it `reserved` was left then.
+    pub(crate) fn has_reservation_left(&self, reserved: Amounts) -> bool {
         self.left_of(reserved).all(|(_, left)| left > 0)
     }
 
-    fn left_of(&self, reserved: Sum) -> impl Iterator<Item = (Unit, u64)> {
-        let left = reserved.less(Sum::of(&self.shared.own, self.classes));
+    fn left_of(&self, reserved: Amounts) -> impl Iterator<Item = (Unit, u64)> {
+        let left = reserved.minus(Amounts::of(&self.totals.own, self.classes));
         [Unit::Tokens, Unit::Usd]
             .into_iter()
             .filter(|unit| self.budgets.has(*unit))
-            .map(move |unit| (unit, left.unit(unit)))
+            .map(move |unit| (unit, left.get(unit)))
     }
 
-    /// Block mode: it stops at the next end of a line, since its ledger is out of reach.
-    pub fn cut(&mut self, cut: Cut) {
-        if !self.tripped {
-            (self.tripped, self.trip_waits, self.cut) = (true, true, Some(cut));
-            self.say(Notice::Cut(cut));
+    /// Block mode: stops at the end of the line under way, because the ledger is unreachable.
+    pub(crate) fn stop_without_ledger(&mut self, why: Unreachable) {
+        if self.stop.is_none() {
+            self.stop = Some(StopReason::Ledger);
+            self.stops_at_line_end = true;
+            self.notify(Notice::Unreachable(why));
         }
     }
 
-    /// Why it was stopped, where its ledger was out of reach.
-    #[must_use]
-    pub fn was_cut(&self) -> Option<Cut> {
-        self.cut
+    /// Block mode: why the run was stopped.
+    pub(crate) fn stop_reason(&self) -> Option<StopReason> {
+        self.stop
     }
 
-    /// Whether nothing more is to be forwarded: a budget is exceeded, and a line has just ended.
-    #[must_use]
-    pub fn is_at_its_end(&self) -> bool {
-        self.tripped && self.sieve.is_at_line_start()
+    /// Block mode: whether the run was stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_some()
     }
 
-    /// What is used, this run's own and not yet recorded use included.
-    fn used(&self) -> Sums {
-        let new = self.unshared();
-        let of = |spend: Spend| Sum::of(&spend.plus(new), self.classes);
-        Sums { overall: of(self.shared.overall), command: of(self.shared.command) }
+    /// Whether nothing more is to be forwarded: it was stopped, and a line has just ended.
+    pub(crate) fn is_at_its_end(&self) -> bool {
+        self.is_stopped() && self.sieve.is_at_line_start()
     }
 
-    /// What this run has used and the ledger has not heard of, as far as is known here.
-    fn unshared(&self) -> Spend {
-        self.meter.total().less(self.shared.own)
+    /// What is used, with this run's own spend that is not recorded yet.
+    fn used(&self) -> ByScope {
+        self.totals.used(self.unrecorded(), self.classes)
     }
 
-    /// The budgets that have come near their limit or exceeded it since the last call.
-    pub fn alarms(&mut self) -> Vec<(Cause, Budget)> {
-        std::mem::take(&mut self.alarms)
+    /// What this run has spent and the ledger has not taken in, as far as is known here.
+    fn unrecorded(&self) -> Spend {
+        self.meter.total().minus(self.totals.own)
     }
 
-    /// The number of the turn that a result line has ended, as long as no message of another has come.
-    #[must_use]
-    pub fn rest(&self) -> Option<u64> {
-        self.rests.then_some(self.turns)
+    /// The budgets that have passed a threshold since the last call.
+    pub(crate) fn take_passed(&mut self) -> Vec<(Threshold, Budget)> {
+        std::mem::take(&mut self.passed)
     }
 
-    /// What is to be said since the last call.
-    pub fn notices(&mut self) -> Vec<Notice> {
+    /// The number of the turn that a `result` has ended, as long as no message of another has come.
+    pub(crate) fn idle_turn(&self) -> Option<u64> {
+        self.idle_since_turn.then_some(self.turns)
+    }
+
+    /// What is to be reported since the last call.
+    pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
-    /// Block mode: whether a budget has been exceeded.
-    #[must_use]
-    pub fn tripped(&self) -> bool {
-        self.tripped
-    }
-
     /// Complete lines, and a last one without a newline.
-    #[must_use]
     pub fn lines(&self) -> u64 {
         self.sieve.lines()
     }
 
     /// Tokens that count towards the budgets.
-    #[must_use]
     pub fn counted(&self) -> u64 {
-        self.classes.count(&self.meter.total())
+        self.classes.count(&self.meter.total().tokens)
     }
 
+    /// Judges the budgets after a line, and passes on what the meter found out.
     fn judge(&mut self, changed: bool, fed: &mut Fed) {
         let mut findings: Vec<_> = self.meter.findings().collect();
-        // Where nothing is limited in dollars the report says it early enough.
-        let money_matters = self.refuses_unpriced() || self.budgets.has(Unit::Usd);
-        findings.retain(|finding| money_matters || !matches!(finding, Finding::Unpriced(_)));
-        fed.news |= changed || !findings.is_empty();
+        // Where nothing is limited in dollars, the report mentions models without a price early enough.
+        let prices_matter = self.refuses_unpriced() || self.budgets.has(Unit::Usd);
+        findings.retain(|finding| prices_matter || !matches!(finding, Finding::Unpriced(_)));
+        fed.has_news |= changed || !findings.is_empty();
         for finding in findings {
             if matches!(finding, Finding::Unpriced(_)) && self.refuses_unpriced() && self.mode == Mode::Block {
-                fed.tripped = true;
-                self.tripped = true;
+                fed.stops = true;
+                self.stop = self.stop.or(Some(StopReason::Unpriced));
             }
-            self.say(Notice::Finding(finding));
+            self.notify(Notice::Finding(finding));
         }
-        if !changed {
-            return;
+        if changed {
+            self.charge(fed);
         }
-        self.charge(fed);
     }
 
     fn charge(&mut self, fed: &mut Fed) {
-        for (cause, budget) in self.budgets.charge(self.used()) {
-            fed.tripped |= cause == Cause::Exceeded && self.mode == Mode::Block;
-            self.tripped |= fed.tripped;
-            let is_bound = self.meter.is_lower_bound();
-            self.alarms.push((cause, budget.clone()));
-            self.say(Notice::Budget(cause, budget, is_bound));
+        for (threshold, budget) in self.budgets.charge(self.used()) {
+            if threshold == Threshold::Limit && self.mode == Mode::Block {
+                fed.stops = true;
+                self.stop = self.stop.or(Some(StopReason::Budget));
+            }
+            self.passed.push((threshold, budget.clone()));
+            self.notify(Notice::Budget(threshold, budget, self.meter.is_lower_bound()));
         }
     }
 
-    /// Whether a model without a price must not be used.
-    #[must_use]
-    pub fn refuses_unpriced(&self) -> bool {
+    /// Whether models without a price must not be used.
+    fn refuses_unpriced(&self) -> bool {
         *self.meter.unpriced_rule() == Unpriced::Refuse
     }
 
-    fn say(&mut self, notice: Notice) {
-        // Of budgets and causes there are only so many, and they are said once.
+    fn notify(&mut self, notice: Notice) {
+        // Budgets and thresholds are few, and each is reported once.
         if self.notices.len() < FINDINGS_MAX || !matches!(notice, Notice::Finding(_)) {
             self.notices.push(notice);
         }
     }
-}
-
-/// Locks what the relay and the watch share. A holder that panicked left it usable.
-pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The part of `bytes` through the first newline.
@@ -306,5 +301,5 @@ fn through_newline(bytes: &[u8]) -> &[u8] {
 
 /// Whether the line has changed a total.
 fn record(meter: &mut Meter, scanned: &Scanned<'_>) -> bool {
-    scanned.line.is_some_and(|line| meter.record(line))
+    scanned.record.is_some_and(|record| meter.record(record))
 }

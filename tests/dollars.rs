@@ -99,7 +99,7 @@ fn a_model_without_a_price_is_priced_as_chosen_said_once_and_marked() {
     let input = line("a", "glm-5", 1000) + &line("b", "glm-5", 1000);
     let run = |args: &[&str]| summary(&[&["-q", "-l", "10usd", "-m", "block"], args].concat(), input.as_bytes());
     for (args, cost, words) in [
-        (&[][..], 0.15, "dearest"),
+        (&[][..], 0.15, "most expensive"),
         (&["--unpriced", "zero"], 0.0, "not counted"),
         (&["--unpriced", HAIKU], 0.01, HAIKU),
     ] {
@@ -128,10 +128,10 @@ fn prices_of_ones_own_and_bad_ones() {
     assert!((dollars(&["--prices", text(&good)], &line("a", "glm-5", 1000)) - 0.007).abs() < 1e-9);
     for (table, says) in [
         (row("-1"), "row 1, field input"),
-        (row("NaN"), "is no JSON"),
+        (row("NaN"), "is not JSON"),
         (row("\"1\""), "row 1, field input"),
         (row("1,\"inputs\":2"), "row 1, field inputs: unknown"),
-        ("no JSON".to_owned(), "is no JSON"),
+        ("no JSON".to_owned(), "is not JSON"),
     ] {
         let bad = file(&folder, "bad.json", &table);
         let ran = run(&["--prices", text(&bad)], b"unread");

@@ -177,7 +177,7 @@ fn bad_usage_names_option_text_and_form() {
         (&["--overall-cost-budget", "3k"], &["--overall-cost-budget", "3k", "2.50"]),
         (&["--command-cost-budget", "/a=x"], &["--command-cost-budget", "/a=x", "2.50"]),
         (&["--estimate", "1k", "--estimate", "2k"], &["--estimate", "twice in tokens"]),
-        (&["--unpriced", ""], &["--unpriced", "dearest"]),
+        (&["--unpriced", ""], &["--unpriced", "highest"]),
         (&["--unpriced", "no-such-model"], &["--unpriced", "no-such-model"]),
         (&["--prices", "/nowhere"], &["cannot read prices /nowhere", "No such file"]),
         (&["--limit", "1k", "--overall-token-budget", "2k"], &["--limit", "twice"]),

@@ -5,7 +5,7 @@
 //! and by a run, which has the sieve in front. Around each stand good lines, which count whatever it is.
 
 use budget_tee::run::Run;
-use budget_tee::stream::record::Line;
+use budget_tee::stream::record::Record;
 use budget_tee::stream::scan::Scanner;
 
 /// What a line says: nothing where it does not count, else its `input_tokens` where it has a usage.
@@ -25,15 +25,15 @@ fn cases(table: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What `tell` finds in each line that counts, when the bytes come in parts of `size`.
-fn scanned<T>(stream: &[u8], size: usize, tell: impl Fn(&Line) -> T) -> Vec<Option<T>> {
+fn scanned<T>(stream: &[u8], size: usize, tell: impl Fn(&Record) -> T) -> Vec<Option<T>> {
     let mut scanner = Scanner::default();
     let mut all = Vec::new();
     for mut part in stream.chunks(size) {
         while let Some(found) = scanner.next_line(&mut part) {
-            all.push(found.line.map(&tell));
+            all.push(found.record.map(&tell));
         }
     }
-    all.extend(scanner.last_line().map(|found| found.line.map(&tell)));
+    all.extend(scanner.last_line().map(|found| found.record.map(&tell)));
     all
 }
 
@@ -52,10 +52,10 @@ fn check_stream(stream: &[u8], told: &[Told]) {
     let sum = counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
     for size in [1, 3, stream.len().max(1)] {
         let case = format!("in parts of {size}: {}", stream.escape_ascii());
-        let found = scanned(stream, size, |line| line.message.usage.tokens().map(|tokens| tokens.input));
+        let found = scanned(stream, size, |line| line.message.usage.get().map(|usage| usage.tokens.input));
         assert_eq!(found, told, "scanned {case}");
         let run = ran(stream, size);
-        assert_eq!(run.meter.total().input, sum, "run {case}");
+        assert_eq!(run.meter.total().tokens.input, sum, "run {case}");
         assert_eq!(run.meter.usage_seen(), !counts.is_empty(), "run {case}");
         assert_eq!(run.lines(), told.len() as u64, "run {case}");
     }
@@ -95,7 +95,7 @@ fn check_value(value: &[u8], count: u64, id: Option<&str>) {
         let id = id.map(str::to_owned);
         assert_eq!(found, [Some(id.clone()), Some(id.clone())], "{}", line.escape_ascii());
         let total = if id.is_some() { 7 } else { 14 };
-        assert_eq!(ran(&twice, size).meter.total().input, total, "{}", line.escape_ascii());
+        assert_eq!(ran(&twice, size).meter.total().tokens.input, total, "{}", line.escape_ascii());
     }
 }
 

@@ -166,7 +166,7 @@ fn what_is_no_ledger_is_refused_in_block_mode_and_gone_without_in_warn_mode() {
         (at("symlink"), "symlink"),
         (at("dangling"), "symlink"),
         (at("folder"), "directory"),
-        (at("fifo"), "no regular file"),
+        (at("fifo"), "not a regular file"),
         (at("missing/ledger"), "No such file"),
         (at("lock-is-a-symlink"), "symlink"),
     ];
@@ -337,7 +337,7 @@ fn the_status_report_is_for_people_too() {
         "overall   [##############------]  70%   7.0K / 10.0K",
         "/a        [####################] 120%   6.0K / 5.0K",
         "command   /b[31m 1.0K",
-        "alive     1 run, holding 2.0K",
+        "alive     1 run, reserved 2.0K",
         "left      overall 3,000 tokens, spent in 25m 43s at this pace",
     ] {
         let ascii = report.replace('█', "#").replace('░', "-");
@@ -372,7 +372,7 @@ fn sum(bytes: &[u8]) -> u64 {
     for line in bytes.split(|byte| *byte == b'\n') {
         book.take(line, 1e12);
     }
-    Classes::default().count(&book.used(None, None, 1e12))
+    Classes::default().count(&book.used(None, None, 1e12).tokens)
 }
 
 proptest! {

@@ -19,11 +19,11 @@ fn facts(bytes: &[u8], cuts: &[usize]) -> Vec<Option<Facts>> {
     for cut in cuts {
         let mut part = &bytes[from..cut];
         while let Some(found) = scanner.next_line(&mut part) {
-            all.push(found.line.map(scanned));
+            all.push(found.record.map(scanned));
         }
         from = cut;
     }
-    all.extend(scanner.last_line().map(|found| found.line.map(scanned)));
+    all.extend(scanner.last_line().map(|found| found.record.map(scanned)));
     all
 }
 
@@ -61,7 +61,7 @@ fn input(line: &[u8]) -> Option<u64> {
     let mut rest = line;
     assert!(scanner.next_line(&mut rest).is_none(), "one line");
     let found = scanner.last_line().expect("a line");
-    found.line.and_then(|line| line.message.usage.tokens()).map(|tokens| tokens.input)
+    found.record.and_then(|line| line.message.usage.get()).map(|usage| usage.tokens.input)
 }
 
 fn with_input(value: &str) -> Option<u64> {
@@ -131,7 +131,7 @@ fn lone_surrogates_stay_apart_from_what_they_are_not() {
         let line = format!(r#"{{"message":{{"id":"{text}","usage":{{"input_tokens":7}}}}}}"#);
         let mut scanner = Scanner::default();
         scanner.next_line(&mut line.as_bytes());
-        let found = scanner.last_line().expect("a line").line.expect("counts");
+        let found = scanner.last_line().expect("a line").record.expect("counts");
         found.message.id.get().map(str::to_owned)
     };
     assert!(id("a\\ud800").is_some());
@@ -180,9 +180,9 @@ fn a_line_that_is_not_closed_does_not_count() {
         let mut scanner = Scanner::default();
         let mut rest = broken.as_bytes();
         while let Some(found) = scanner.next_line(&mut rest) {
-            assert!(found.line.is_none(), "{broken}");
+            assert!(found.record.is_none(), "{broken}");
         }
-        assert!(scanner.last_line().is_some_and(|found| found.line.is_none()), "{broken}");
+        assert!(scanner.last_line().is_some_and(|found| found.record.is_none()), "{broken}");
     }
 }
 
@@ -205,9 +205,9 @@ fn texts_over_64_kib_are_absent_and_their_line_still_counts() {
     let line = format!(r#"{{"{long}":1,"message":{{"id":"{long}","usage":{{"input_tokens":7}}}}}}"#);
     let mut scanner = Scanner::default();
     scanner.next_line(&mut line.as_bytes());
-    let found = scanner.last_line().expect("a line").line.expect("counts");
+    let found = scanner.last_line().expect("a line").record.expect("counts");
     assert_eq!(found.message.id.get(), None);
-    assert_eq!(found.message.usage.tokens().map(|tokens| tokens.input), Some(7));
+    assert_eq!(found.message.usage.get().map(|usage| usage.tokens.input), Some(7));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_model_usage_of_absurdly_many_models_is_absent() {
     let line = format!(r#"{{"modelUsage":{{{}}},"usage":{{"input_tokens":3}}}}"#, models.join(","));
     let mut scanner = Scanner::default();
     scanner.next_line(&mut line.as_bytes());
-    let found = scanner.last_line().expect("a line").line.expect("counts");
+    let found = scanner.last_line().expect("a line").record.expect("counts");
     assert!(found.models().is_none());
-    assert_eq!(found.usage.tokens().map(|tokens| tokens.input), Some(3));
+    assert_eq!(found.usage.get().map(|usage| usage.tokens.input), Some(3));
 }

@@ -14,11 +14,12 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use budget_tee::amount::Unit;
-use budget_tee::budget::{Mode, Room, Sum};
-use budget_tee::count::tokens::{Classes, Spend};
+use budget_tee::amount::{Amounts, Unit};
+use budget_tee::budget::{Mode, Room, Scope};
+use budget_tee::count::tokens::{Classes, Spend, Tally, Tokens};
 use budget_tee::ledger::redis::address::Address;
-use budget_tee::ledger::{Ledger, Place, Request};
+use budget_tee::ledger::store::{LEDGER_WAIT, Request};
+use budget_tee::ledger::{self, Location};
 use harness::{assistant, finish, kill, read_until};
 use proptest::prelude::*;
 use rustix::process::Signal;
@@ -43,7 +44,7 @@ fn figures(server: &Server, level: &str) -> Vec<String> {
 #[derive(Clone, Debug)]
 enum Event {
     /// A run of this command asks to start, with an estimate, and needs so much room.
-    Start { name: Option<usize>, estimate: Sum, rooms: Vec<Room>, must_fit: bool },
+    Start { name: Option<usize>, reservation: Amounts, rooms: Vec<Room>, must_fit: bool },
     /// One of the runs under way ends, and has used so much of each model.
     End { run: prop::sample::Index, used: [u64; 2] },
 }
@@ -51,16 +52,17 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<Event>> {
     // Round figures, so that some are equal.
     let sum = (0..8u64, 0..8u64);
-    let sum = sum.prop_map(|(tokens, micro_usd)| Sum { tokens: tokens * 250, micro_usd: micro_usd * 250 });
+    let sum = sum.prop_map(|(tokens, micro_usd)| Amounts { tokens: tokens * 250, micro_usd: micro_usd * 250 });
     let room =
         (any::<bool>(), any::<bool>(), prop::option::weighted(0.9, 0..16u64)).prop_map(|(of_command, usd, room)| {
-            Room { of_command, unit: if usd { Unit::Usd } else { Unit::Tokens }, room: room.map(|room| room * 250) }
+            let scope = if of_command { Scope::Command } else { Scope::Overall };
+            Room { scope, unit: if usd { Unit::Usd } else { Unit::Tokens }, room: room.map(|room| room * 250) }
         });
     let start = (prop::option::of(0..3usize), sum, prop::collection::vec(room, 0..3), any::<bool>());
-    let start = start.prop_map(|(name, estimate, mut rooms, must_fit)| {
+    let start = start.prop_map(|(name, reservation, mut rooms, must_fit)| {
         // A run without a name has no budget of its own.
-        rooms.iter_mut().for_each(|room| room.of_command &= name.is_some());
-        Event::Start { name, estimate, rooms, must_fit }
+        rooms.iter_mut().filter(|_| name.is_none()).for_each(|room| room.scope = Scope::Overall);
+        Event::Start { name, reservation, rooms, must_fit }
     });
     let end = (any::<prop::sample::Index>(), any::<[u16; 2]>())
         .prop_map(|(run, used)| Event::End { run, used: used.map(|used| u64::from(used) % 6 * 250) });
@@ -70,39 +72,42 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 const NAMES: [&str; 3] = ["/a", "/a b", "/ä\"x"];
 
 /// What a ledger answers to all of it.
-fn told(place: &Place, events: &[Event]) -> Vec<String> {
+fn told(location: &Location, events: &[Event]) -> Vec<String> {
     let now = budget_tee::ledger::keeper::unix_now();
     let classes: Classes = "input,cache-read".parse().expect("classes");
     let (mut told, mut runs) = (Vec::new(), Vec::new());
     for event in events {
         match event {
-            Event::Start { name, estimate, rooms, must_fit } => {
+            Event::Start { name, reservation, rooms, must_fit } => {
                 let mode = if *must_fit { Mode::Block } else { Mode::Warn };
-                let request = Request { estimate: *estimate, classes, rooms: rooms.clone(), mode };
+                let request = Request { reservation: *reservation, classes, rooms: rooms.clone(), mode };
                 let name = name.map(|name| NAMES[name]);
-                let mut ledger = Ledger::open(place, name, None, now).expect("opens");
+                let mut ledger = ledger::open(location, name, None, now).expect("opens");
                 let admission = ledger.admit(&request, now).expect("answers");
-                told.push(format!("{admission:?} {:?}", ledger.shared(now)));
-                if admission.entered {
+                told.push(format!("{admission:?} {:?}", ledger.totals(now)));
+                if admission.admitted {
                     runs.push(ledger);
                 }
             }
             Event::End { run, used } if !runs.is_empty() => {
                 let mut ledger = runs.swap_remove(run.index(runs.len()));
                 let [a, b] = *used;
-                let spend = |input, output, micro_usd| Spend { input, output, micro_usd, ..Spend::default() };
+                let spend = |input, output, micro_usd| {
+                    let tokens = Tokens { input, output, ..Tokens::default() };
+                    Spend { tokens, micro_usd }
+                };
                 let models = [("m".to_owned(), spend(a, b, 0)), ("n \u{1f}".to_owned(), spend(0, a, b))];
-                ledger.leave(&models, now, budget_tee::ledger::WAIT).expect("answers");
-                told.push(format!("{:?}", ledger.shared(now)));
+                ledger.leave(&Tally::from_iter(models), now, LEDGER_WAIT).expect("answers");
+                told.push(format!("{:?}", ledger.totals(now)));
             }
             Event::End { .. } => {}
         }
     }
-    let ledger = Ledger::read(place, None, now).expect("answers");
+    let ledger = ledger::read(location, None, now).expect("answers");
     let (book, mut alive) = ledger.as_ref().map(|ledger| (ledger.book(), ledger.alive(classes))).expect("is there");
     alive.iter_mut().for_each(|run| run.id.clear());
     alive.sort_by_key(|run| format!("{run:?}"));
-    let models: std::collections::BTreeMap<_, _> = book.by_model().into_iter().collect();
+    let models: std::collections::BTreeMap<_, _> = book.by_model().iter().cloned().collect();
     // A command that used nothing is nowhere on a server.
     let used = [None, Some(NAMES[0]), Some(NAMES[1]), Some(NAMES[2])].map(|name| book.used(name, None, now));
     told.push(format!("{alive:?} {models:?} {used:?}"));
@@ -117,11 +122,11 @@ proptest! {
         let Some(server) = Server::start() else { return Ok(()) };
         for (at, events) in all.iter().enumerate() {
             let folder = tempfile::tempdir().expect("a folder");
-            let file = Place::File(folder.path().join("ledger"));
+            let file = Location::File(folder.path().join("ledger"));
             let address = Address::parse(&server.ledger(&format!("n{at}")), None, Duration::from_secs(60), None);
-            let address = Place::Server(Box::new(address.expect("an address")));
+            let address = Location::Server(Box::new(address.expect("an address")));
             // So that both are there.
-            let first = [Event::Start { name: None, estimate: Sum::default(), rooms: Vec::new(), must_fit: true }];
+            let first = [Event::Start { name: None, reservation: Amounts::default(), rooms: Vec::new(), must_fit: true }];
             let events = [&first[..], events].concat();
             prop_assert_eq!(told(&address, &events), told(&file, &events));
         }
@@ -275,7 +280,7 @@ fn cut_off(args: &[&str], after: &str) -> Option<(String, Option<i32>, String)> 
     line.set_dead(true);
     read_until(&mut stderr, "not answered for 3 s; going on for ");
     let kind = read_until(&mut stderr, "\n");
-    assert!(kind.ends_with(" within what is reserved (--offline-grace)\n"), "{kind}");
+    assert!(kind.ends_with(" within the reservation (--offline-grace)\n"), "{kind}");
     let _ = stdin.write_all(after.as_bytes());
     let code = child.wait().expect("ends").code();
     let (mut rest, mut said) = (String::new(), String::new());
@@ -290,14 +295,14 @@ fn cut_off(args: &[&str], after: &str) -> Option<(String, Option<i32>, String)> 
 fn block_mode_goes_on_without_the_server_for_its_grace_alone() {
     let Some((said, code, rest)) = cut_off(&["--offline-grace", "4s"], &assistant("a", 500)) else { return };
     assert_eq!((code, rest), (Some(122), assistant("a", 500)));
-    assert!(said.contains("out of reach for 4s (--offline-grace); stopping here"), "{said}");
+    assert!(said.contains("unreachable for 4s (--offline-grace); stopping (--mode block)"), "{said}");
 }
 
 #[test]
 fn block_mode_goes_on_without_the_server_within_what_it_has_reserved_alone() {
     let Some((said, code, _)) = cut_off(&["--offline-grace", "1h"], &assistant("a", 501)) else { return };
     assert_eq!(code, Some(122));
-    assert!(said.contains("out of reach and what was reserved is used up (--estimate); stopping"), "{said}");
+    assert!(said.contains("unreachable and the reservation is used up (--estimate); stopping"), "{said}");
 }
 
 /// Starts a run with its three ends in hand.
@@ -364,7 +369,7 @@ fn each_time_that_the_server_is_away_is_said_once_and_what_is_left_to_it() {
     for _ in 0..2 {
         line.set_dead(true);
         let said = read_until(&mut stderr, "\n");
-        let want = "3 s; going on until it uses more, since what was reserved is used up (--estimate)\n";
+        let want = "3 s; going on until it uses more, since the reservation is used up (--estimate)\n";
         assert!(said.ends_with(want), "{said}");
         line.set_dead(false);
         let calls = evalshas(&server);
@@ -386,7 +391,7 @@ fn a_ledger_that_begins_anew_is_pointed_out() {
     read_until(child.stdout.as_mut().expect("piped"), "\n");
     server.ask::<()>(&["FLUSHALL"]);
     let said = read_until(child.stderr.as_mut().expect("piped"), "\n");
-    assert!(said.starts_with(&format!("budget-tee: ledger {place} has begun anew")), "{said}");
+    assert!(said.starts_with(&format!("budget-tee: ledger {place} was made anew")), "{said}");
     drop(child.stdin.take());
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
@@ -566,19 +571,22 @@ fn a_password_is_taken_and_never_seen() {
     };
     let own = ("BUDGET_TEE_LEDGER_PASSWORD", "pass/word");
     let block = ["-m", "block", "-l", "1M"];
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.json");
+    std::fs::write(&config, format!("{{\"ledger\":\"{with_password}\"}}")).expect("written");
+    let config = config.to_str().expect("UTF-8");
     let given = [
         run(&block, &[("BUDGET_TEE_LEDGER", &with_password)]),
         run(&block, &[("BUDGET_TEE_LEDGER", &plain), own]),
-        run(&[&block[..], &["-L", &with_password]].concat(), &[]),
-        run(&[&block[..], &[&format!("-qL{with_password}")]].concat(), &[]),
-        run(&[&block[..], &["-L", &with_password.replace("redis:", "valkey:")]].concat(), &[]),
-        run(&[&block[..], &[&format!("--ledger={with_password}"), "--status", "--json"]].concat(), &[]),
+        run(&block, &[("BUDGET_TEE_LEDGER", &with_password.replace("redis:", "valkey:"))]),
+        run(&block, &[("BUDGET_TEE_CONFIG", config)]),
+        run(&[&block[..], &["--status", "--json"]].concat(), &[("BUDGET_TEE_LEDGER", &with_password)]),
     ];
     for ran in &given {
         assert_eq!(ran.code(), Some(0), "{}", ran.err);
         assert!(!(ran.err.clone() + &String::from_utf8_lossy(&ran.out)).contains("word"), "{ran:?}");
     }
-    assert!(String::from_utf8_lossy(&given[5].out).contains(&format!("\"ledger\":\"{plain}\"")));
+    assert!(String::from_utf8_lossy(&given[4].out).contains(&format!("\"ledger\":\"{plain}\"")));
     for settings in
         [&[("BUDGET_TEE_LEDGER", plain.as_str())][..], &[("BUDGET_TEE_LEDGER", &with_password.replace("%2F", "-"))]]
     {
@@ -591,19 +599,25 @@ fn a_password_is_taken_and_never_seen() {
 }
 
 #[test]
-fn a_password_in_an_argument_is_hidden_from_ps_and_from_the_command() {
-    let Some(server) = Server::with(&["--requirepass", "pass%word"]) else { return };
-    let address = server.ledger("nightly").replace("redis://", "redis://:pass%25word@");
-    let see = "tr '\\0' '\\n' <\"/proc/$PPID/cmdline\"; env; cat";
-    let mut command = harness::budget_tee(&["-q", "-l", "1M", "-m", "block", "-L", &address, "--", "sh", "-c", see]);
-    command.arg(&address);
-    let ran = finish(command, b"");
-    let seen = String::from_utf8(ran.out).expect("UTF-8");
-    assert_eq!(ran.status.code(), Some(0), "{}", ran.err);
-    assert!(seen.contains(&server.ledger("nightly")), "{seen}");
-    // Only in what was given to the command itself.
-    assert_eq!(seen.matches("word").count(), 1, "{seen}");
-    assert!(!seen.contains("HANDED"), "{seen}");
+fn a_password_in_an_argument_is_refused_and_not_repeated() {
+    let address = "redis://:pass%25word@127.0.0.1:1/0/nightly";
+    let config = format!("{address}, and more");
+    for args in [
+        &["-l", "1M", "-m", "block", "-L", address, "--", "echo", "ran"][..],
+        &["-l", "1M", &format!("-qL{address}")],
+        &["-l", "1M", "-L", &address.replace("redis:", "valkey:")],
+        &[&format!("--ledger={address}"), "--status"],
+    ] {
+        let ran = harness::run(args, b"");
+        assert_eq!((ran.code(), ran.out.as_slice()), (Some(125), &b""[..]), "{}", ran.err);
+        for way in ["BUDGET_TEE_LEDGER_PASSWORD", "BUDGET_TEE_LEDGER or", "--config"] {
+            assert!(ran.err.contains(way), "{way}: {}", ran.err);
+        }
+        assert!(!ran.err.contains("word@") && !ran.err.contains("pass%"), "{}", ran.err);
+    }
+    // One that is malformed is not repeated either.
+    let ran = harness::run(&["-l", "1M", "-L", &config], b"");
+    assert!(ran.code() == Some(125) && !ran.err.contains("word@") && !ran.err.contains("pass%"), "{}", ran.err);
 }
 
 #[test]
@@ -813,7 +827,7 @@ fn a_ledger_does_not_expire_under_a_run_that_holds_something_of_it() {
 #[test]
 fn what_is_no_redis_server_is_said_so() {
     for (answer, want) in
-        [("HTTP/1.1 400 Bad Request\r\n\r\n", "its answer makes no sense"), ("", "it closes the connection")]
+        [("HTTP/1.1 400 Bad Request\r\n\r\n", "its answer cannot be read"), ("", "it closes the connection")]
     {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let place = format!("redis://127.0.0.1:{}/0/nightly", listener.local_addr().expect("has one").port());

@@ -1,7 +1,7 @@
 //! The sieve against its oracle: a meter that is given every line.
 
 use budget_tee::count::meter::Meter;
-use budget_tee::count::tokens::Spend;
+use budget_tee::count::tokens::{Spend, Tally};
 use budget_tee::run::Run;
 use budget_tee::stream::scan::Scanner;
 use proptest::collection::vec;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 #[derive(Debug, PartialEq, Eq)]
 struct Facts {
     total: Spend,
-    by_model: Vec<(String, Spend)>,
+    by_model: Tally<String>,
     messages: u64,
     usage_seen: bool,
     lower_bound: bool,
@@ -21,7 +21,7 @@ struct Facts {
 fn facts(meter: &Meter, lines: u64) -> Facts {
     Facts {
         total: meter.total(),
-        by_model: meter.by_model().into_iter().map(|(model, spend)| (model.to_owned(), spend)).collect(),
+        by_model: meter.by_model(),
         messages: meter.messages(),
         usage_seen: meter.usage_seen(),
         lower_bound: meter.is_lower_bound(),
@@ -35,11 +35,11 @@ fn scanned(stream: &[u8]) -> Facts {
     let mut rest = stream;
     while let Some(found) = scanner.next_line(&mut rest) {
         lines += 1;
-        found.line.map(|line| meter.record(line));
+        found.record.map(|line| meter.record(line));
     }
     if let Some(found) = scanner.last_line() {
         lines += 1;
-        found.line.map(|line| meter.record(line));
+        found.record.map(|line| meter.record(line));
     }
     facts(&meter, lines)
 }

@@ -598,7 +598,7 @@ const RESULT: &str = "echo '{\"type\":\"result\",\"session_id\":\"s\",\"usage\":
 fn a_command_that_stays_after_its_result_line_is_ended_where_that_is_wanted() {
     let ran = wrapped(&["-q", "--linger", "0.1s"], &format!("{RESULT}; exec sleep 60"));
     assert_eq!(ran.code(), Some(0), "{}", ran.err);
-    assert!(ran.err.contains("has not ended after its result line"), "{}", ran.err);
+    assert!(ran.err.contains("has not ended after its result record"), "{}", ran.err);
     // One with an exit code of its own keeps it.
     let script = format!("trap 'exit 7' TERM; {RESULT}; while :; do sleep 0.01; done");
     assert_eq!(wrapped(&["-q", "--linger", "0.1s"], &script).code(), Some(7));

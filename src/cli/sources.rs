@@ -1,77 +1,150 @@
-//! The defaults file: JSON whose fields are turned into the options they stand for.
+//! What comes before the command line: the configuration file and the environment, as words of a
+//! command line.
 //!
-//! An orchestrator's settings with its `budget` object work as they stand; beside its names every
-//! long option is known by its name with `_`. The command line parses what comes of it, so that
-//! values take the same forms and errors the same words.
+//! They are parsed as if they stood before the first argument, so that values take the same forms and
+//! errors the same words. An orchestrator's settings with their `budget` object work as they are; any
+//! long option is known by its name with `_`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-/// The options that a file of defaults stands for, as words of a command line.
-///
-/// # Errors
-/// Where the file is no JSON object, or has a field that is not known or of a type that makes no
-/// sense; the error names the field.
-pub(crate) fn words(text: &str, known: impl Fn(&str) -> Option<bool>) -> Result<Vec<OsString>, String> {
+use crate::cli::values::dollars;
+use crate::error::Error;
+use crate::show::text::clean_os;
+
+/// The environment variables that stand for options.
+const VARIABLES: [(&str, &str); 5] = [
+    ("BUDGET_TEE_LIMIT", "limit"),
+    ("BUDGET_TEE_NAME", "name"),
+    ("BUDGET_TEE_MODE", "mode"),
+    ("BUDGET_TEE_LEDGER", "ledger"),
+    ("BUDGET_TEE_PRICES", "prices"),
+];
+
+/// Words from one place.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// The place, as an error names it.
+    pub(crate) name: String,
+    pub(crate) words: Vec<OsString>,
+}
+
+/// The value of a variable; an empty one is as if it were unset.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The words of the environment.
+pub(crate) fn environment() -> Vec<Source> {
+    let of = |(name, option): &(&str, &str)| {
+        let value = variable(name)?;
+        let words = match value.to_str().filter(|_| *option == "limit") {
+            // One limit for each unit, with a comma between them.
+            Some(limits) => limits.split(',').map(|limit| word(option, limit.trim())).collect(),
+            None => vec![word(option, &value)],
+        };
+        Some(Source { name: (*name).to_owned(), words })
+    };
+    VARIABLES.iter().filter_map(of).collect()
+}
+
+/// The path of the configuration file that the environment names.
+pub(crate) fn config_path() -> Option<PathBuf> {
+    variable("BUDGET_TEE_CONFIG").map(PathBuf::from)
+}
+
+/// The words of a configuration file. `table` has the options that it may name.
+pub(crate) fn config(path: &Path, table: &clap::Command) -> Result<Source, Error> {
+    let name = format!("config {}", clean_os(path));
+    let text = std::fs::read_to_string(path).map_err(|error| Error::file("read config", path, error))?;
+    let takes_value = |option: &str| {
+        let is_default = !["config", "completions"].contains(&option);
+        let found = table.get_arguments().find(|arg| is_default && arg.get_long() == Some(option));
+        found.map(|arg| arg.get_action().takes_values())
+    };
+    match words(&text, takes_value) {
+        Ok(words) => Ok(Source { name, words }),
+        Err(why) => Err(Error::Failed(format!("{name}: {why}"))),
+    }
+}
+
+/// The words that a configuration file stands for. `takes_value` says so of an option; `None` of one that
+/// it does not know.
+fn words(text: &str, takes_value: impl Fn(&str) -> Option<bool>) -> Result<Vec<OsString>, String> {
     let Ok(Value::Object(mut fields)) = serde_json::from_str(text) else {
         return Err("want a JSON object".to_owned());
     };
     let mut words = Vec::new();
     match fields.remove("budget") {
         None => {}
-        Some(Value::Object(budget)) => add(&budget, &known, &mut words)?,
+        Some(Value::Object(budget)) => add(&budget, &takes_value, &mut words)?,
         Some(_) => return Err("budget: want an object".to_owned()),
     }
-    add(&fields, &known, &mut words)?;
+    add(&fields, &takes_value, &mut words)?;
     Ok(words)
 }
 
 fn add(
     fields: &Map<String, Value>,
-    known: &impl Fn(&str) -> Option<bool>,
+    takes_value: &impl Fn(&str) -> Option<bool>,
     words: &mut Vec<OsString>,
 ) -> Result<(), String> {
     for (field, value) in fields {
-        let (option, each) = match field.as_str() {
-            "overall_budget" => ("limit".to_owned(), None),
-            "overall_cost_budget" => ("overall-cost-budget".to_owned(), None),
-            "command_budgets" => ("command-budget".to_owned(), Some(value)),
-            "command_cost_budgets" => ("command-cost-budget".to_owned(), Some(value)),
-            "enforcement_mode" => ("mode".to_owned(), None),
-            "disable_visuals" => ("quiet".to_owned(), None),
-            other => (other.replace('_', "-"), None),
+        let option = match field.as_str() {
+            "overall_budget" => "limit".to_owned(),
+            "command_budgets" => "command-budget".to_owned(),
+            "command_cost_budgets" => "command-cost-budget".to_owned(),
+            "enforcement_mode" => "mode".to_owned(),
+            "disable_visuals" => "quiet".to_owned(),
+            other => other.replace('_', "-"),
         };
-        let Some(takes_value) = known(&option).filter(|_| !field.contains('-')) else {
+        let Some(takes_value) = takes_value(&option).filter(|_| !field.contains('-')) else {
             return Err(format!("{field}: unknown field"));
         };
-        if let Some(budgets) = each {
-            let Value::Object(budgets) = budgets else {
-                return Err(format!("{field}: want an object of names and amounts"));
-            };
-            for (name, amount) in budgets {
-                push(words, &option, &format!("{name}={}", scalar(field, amount)?));
+        let values = match value {
+            Value::Null => continue,
+            Value::Bool(on) if !takes_value => {
+                words.extend(on.then(|| format!("--{option}").into()));
+                continue;
             }
-            continue;
-        }
-        match value {
-            Value::Null => {}
-            Value::Bool(true) if !takes_value => words.push(format!("--{option}").into()),
-            Value::Bool(false) if !takes_value => {}
             _ if !takes_value => return Err(format!("{field}: want true or false")),
-            Value::Array(values) => {
-                for value in values {
-                    push(words, &option, &scalar(field, value)?);
-                }
+            Value::Object(budgets) if field.starts_with("command_") && field.ends_with("_budgets") => {
+                let pair = |(name, amount)| Ok(format!("{name}={}", scalar(field, amount)?));
+                budgets.iter().map(pair).collect::<Result<_, String>>()?
             }
-            value => push(words, &option, &scalar(field, value)?),
+            _ if field.starts_with("command_") && field.ends_with("_budgets") => {
+                return Err(format!("{field}: want an object of names and amounts"));
+            }
+            Value::Array(values) => values.iter().map(|value| scalar(field, value)).collect::<Result<_, _>>()?,
+            value => vec![scalar(field, value)?],
+        };
+        for value in values {
+            words.push(option_word(field, &option, &value)?);
         }
     }
     Ok(())
 }
 
-fn push(words: &mut Vec<OsString>, option: &str, value: &str) {
-    words.push(format!("--{option}={value}").into());
+/// `--option=value`. Budgets in dollars become those of the option that takes both units: of two words
+/// for one budget the last must win, whichever option it came from.
+fn option_word(field: &str, option: &str, value: &str) -> Result<OsString, String> {
+    let in_dollars = |usd: &str| dollars(usd).map(|_| format!("{usd}usd")).map_err(|why| format!("{field}: {why}"));
+    Ok(match option {
+        "overall-cost-budget" => word("limit", in_dollars(value)?),
+        "command-cost-budget" => {
+            let (name, usd) = value.rsplit_once('=').ok_or_else(|| format!("{field}: want NAME=USD"))?;
+            word("command-budget", format!("{name}={}", in_dollars(usd)?))
+        }
+        _ => word(option, value),
+    })
+}
+
+fn word(option: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut word = OsString::from(format!("--{option}="));
+    word.push(value);
+    word
 }
 
 fn scalar(field: &str, value: &Value) -> Result<String, String> {
@@ -103,11 +176,11 @@ mod tests {
         let mut words = words(text, known).unwrap_or_default();
         words.sort();
         let want = [
+            "--command-budget=/a=1usd",
             "--command-budget=/a=b=50k",
-            "--command-cost-budget=/a=1",
+            "--limit=2.5usd",
             "--limit=500000",
             "--mode=block",
-            "--overall-cost-budget=2.5",
             "--quiet",
             "--warn-at=80",
         ];
@@ -115,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_name() {
+    fn invalid_fields_are_refused_by_name() {
         for (text, says) in [
             ("[]", "want a JSON object"),
             ("{", "want a JSON object"),
@@ -124,6 +197,7 @@ mod tests {
             (r#"{"warn-at":5}"#, "warn-at: unknown field"),
             (r#"{"quiet":1}"#, "quiet: want true or false"),
             (r#"{"command_budgets":[1]}"#, "command_budgets: want an object"),
+            (r#"{"overall_cost_budget":"5k"}"#, "overall_cost_budget: want dollars"),
             (r#"{"limit":{"a":1}}"#, "limit: want a text or a number"),
         ] {
             let error = words(text, known).err().unwrap_or_default();

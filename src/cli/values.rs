@@ -1,33 +1,43 @@
-//! The values that options take, which parse themselves; and the name that a command is charged to.
+//! Values of options that parse themselves, and the name that a command is charged to.
 //!
-//! An error of theirs says what form is wanted; the command line adds the option and the text.
+//! Each error says what form is wanted; the command line adds the option and the text.
 
-use std::ffi::{OsStr, OsString};
-use std::marker::PhantomData;
+use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, PossibleValue, TypedValueParser};
-use clap::{Arg, Command};
+use clap::ValueEnum;
 use rustix::process::Signal;
 
-use crate::amount::{Amount, Span};
-use crate::count::price::Unpriced;
+use crate::amount::{Amount, decimal};
 use crate::process::signals;
 
-/// `NAME=AMOUNT`: the budget of one command. NAME goes up to the last `=`.
+/// The form that an error about a duration names.
+const DURATION: &str = "want a duration such as 10s, 0.5s, 30m, 5h, 7d";
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum ColorWhen {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// A shell that completions can be printed for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Fish,
+    Zsh,
+}
+
+/// `NAME=AMOUNT`: the budget of one command. NAME goes up to the last `=`, since it may contain one.
 #[derive(Clone, Debug)]
 pub(crate) struct CommandBudget {
     pub(crate) name: String,
     pub(crate) amount: Amount,
-}
-
-impl CommandBudget {
-    /// Whether both are of the same command and unit.
-    pub(crate) fn is_same_budget(&self, other: &CommandBudget) -> bool {
-        self.name == other.name && self.amount.unit == other.amount.unit
-    }
 }
 
 impl FromStr for CommandBudget {
@@ -43,183 +53,63 @@ impl FromStr for CommandBudget {
     }
 }
 
-/// A span of time that is not empty.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Window(pub(crate) Duration);
-
-impl FromStr for Window {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let Span(span) = text.parse()?;
-        if span.is_zero() { Err("a window of no time holds nothing".to_owned()) } else { Ok(Window(span)) }
+/// `NAME=USD`: the budget of one command in dollars.
+pub(crate) fn command_cost(text: &str) -> Result<CommandBudget, String> {
+    match text.rsplit_once('=') {
+        Some((name, usd)) if !name.is_empty() => Ok(CommandBudget { name: name.to_owned(), amount: dollars(usd)? }),
+        _ => Err("want NAME=USD such as /review=2.50".to_owned()),
     }
 }
 
 /// Dollars without a unit: `2.50`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Dollars(pub(crate) Amount);
-
-impl FromStr for Dollars {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = "want dollars such as 2.50";
-        if text.ends_with(|c: char| c.is_ascii_digit()) {
-            format!("{text}usd").parse().map(Dollars).map_err(|_| wanted.to_owned())
-        } else {
-            Err(wanted.to_owned())
-        }
-    }
+pub(crate) fn dollars(text: &str) -> Result<Amount, String> {
+    let amount = if text.ends_with(|c: char| c.is_ascii_digit()) { format!("{text}usd").parse().ok() } else { None };
+    amount.ok_or_else(|| "want dollars such as 2.50".to_owned())
 }
 
-/// `NAME=USD`: the budget of one command in dollars.
-#[derive(Clone, Debug)]
-pub(crate) struct CommandCost(pub(crate) CommandBudget);
-
-impl FromStr for CommandCost {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.rsplit_once('=') {
-            Some((name, dollars)) if !name.is_empty() => {
-                let Dollars(amount) = dollars.parse()?;
-                Ok(CommandCost(CommandBudget { name: name.to_owned(), amount }))
-            }
-            _ => Err("want NAME=USD such as /review=2.50".to_owned()),
-        }
-    }
+/// A DURATION such as `90s`, `1.5m`, `5h` or `7d`; a number without a unit is in seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(DURATION.to_owned()),
+    };
+    let millis = decimal(number, 3).map_err(|_| DURATION.to_owned())?;
+    millis.checked_mul(seconds).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
 }
 
-impl FromStr for Unpriced {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "dearest" => Ok(Unpriced::Dearest),
-            "refuse" => Ok(Unpriced::Refuse),
-            "zero" => Ok(Unpriced::Zero),
-            "" => Err("want dearest, refuse, zero, or the name of a model".to_owned()),
-            model => Ok(Unpriced::As(model.to_owned())),
-        }
-    }
+/// A duration that is not zero.
+pub(crate) fn window(text: &str) -> Result<Duration, String> {
+    let window = duration(text)?;
+    if window.is_zero() { Err("a window of no time contains nothing".to_owned()) } else { Ok(window) }
 }
 
-/// A share of a budget, 0 to 100.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Percent(pub(crate) u8);
-
-impl FromStr for Percent {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let share = if digits { text.parse().ok().filter(|share| *share <= 100) } else { None };
-        share.map(Percent).ok_or_else(|| "want a whole number from 0 to 100".to_owned())
-    }
+/// A percentage from 0 to 100.
+pub(crate) fn percent(text: &str) -> Result<u8, String> {
+    // A sign is no digit, and `parse` would take it.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let percent = text.parse().ok().filter(|percent| digits && *percent <= 100);
+    percent.ok_or_else(|| "want a whole number from 0 to 100".to_owned())
 }
 
 /// A signal given by name or number.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Named(pub(crate) Signal);
-
-impl FromStr for Named {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = signals::by_name(text)?;
-        Signal::from_named_raw(number).map(Named).ok_or_else(|| format!("signal {number} cannot be sent"))
-    }
+pub(crate) fn signal(text: &str) -> Result<Signal, String> {
+    let number = signals::by_name(text)?;
+    Signal::from_named_raw(number).ok_or_else(|| format!("signal {number} cannot be sent"))
 }
 
-/// A shell that completions can be had for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shell(pub(crate) clap_complete::Shell);
-
-impl FromStr for Shell {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "bash" => Ok(Shell(clap_complete::Shell::Bash)),
-            "fish" => Ok(Shell(clap_complete::Shell::Fish)),
-            "zsh" => Ok(Shell(clap_complete::Shell::Zsh)),
-            _ => Err("want bash, zsh or fish".to_owned()),
-        }
-    }
+/// The name of a command: any text.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("want a name such as /review".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// When to colour.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum ColorWhen {
-    Auto,
-    Always,
-    Never,
-}
-
-impl FromStr for ColorWhen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(ColorWhen::Auto),
-            "always" => Ok(ColorWhen::Always),
-            "never" => Ok(ColorWhen::Never),
-            _ => Err("want auto, always or never".to_owned()),
-        }
-    }
-}
-
-/// Parses with `FromStr`; the error's words name the form wanted.
-pub(crate) fn with_form<T>() -> impl TypedValueParser<Value = T>
-where
-    T: FromStr<Err = String> + Clone + Send + Sync + 'static,
-{
-    OsStringValueParser::new().try_map(|text| text.to_str().ok_or_else(|| "want UTF-8".to_owned())?.parse::<T>())
-}
-
-/// As [`with_form`], for one of some `words`, which shells can complete.
-#[derive(Clone)]
-pub(crate) struct OneOf<T> {
-    words: &'static [&'static str],
-    value: PhantomData<fn() -> T>,
-}
-
-/// A value that is one of `words`.
-pub(crate) fn one_of<T>(words: &'static [&'static str]) -> OneOf<T> {
-    OneOf { words, value: PhantomData }
-}
-
-impl<T> TypedValueParser for OneOf<T>
-where
-    T: FromStr<Err = String> + Clone + Send + Sync + 'static,
-{
-    type Value = T;
-
-    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
-        with_form().parse_ref(command, arg, value)
-    }
-
-    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        Some(Box::new(self.words.iter().map(PossibleValue::new)))
-    }
-}
-
-/// The name of a command; any text is one.
-#[derive(Clone, Debug)]
-pub(crate) struct Name(pub(crate) String);
-
-impl FromStr for Name {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Err("want a name such as /review".to_owned()) } else { Ok(Name(text.to_owned())) }
-    }
-}
-
-/// The name that a command is charged to: the first slash command among the argument of `-p`, the
-/// last argument and the others in order; otherwise the file name of the command itself.
-pub(crate) fn name_of(command: &[OsString]) -> Option<String> {
+/// The name that a command is charged to: the first slash command among the argument of `-p`, the last
+/// argument and the others in order; otherwise the file name of the command itself.
+pub(crate) fn command_name(command: &[OsString]) -> Option<String> {
     let (program, args) = command.split_first()?;
     let prompt = args.iter().position(|arg| arg == "-p" || arg == "--print").and_then(|at| args.get(at + 1));
     let slash = prompt.into_iter().chain(args.last()).chain(args).find_map(|arg| slash_command(arg.to_str()?));
@@ -239,7 +129,7 @@ mod tests {
     use super::*;
 
     fn name(words: &[&str]) -> Option<String> {
-        name_of(&words.iter().map(OsString::from).collect::<Vec<_>>())
+        command_name(&words.iter().map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
@@ -260,5 +150,23 @@ mod tests {
             assert_eq!(name(words).as_deref(), Some(want), "{words:?}");
         }
         assert_eq!(name(&[]), None);
+    }
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [
+            ("0", 0),
+            ("10", 10_000),
+            ("90s", 90_000),
+            ("0.25s", 250),
+            ("1.5m", 90_000),
+            ("5h", 18_000_000),
+            ("7d", 604_800_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "-1", "10x", "1.2345s", "1e3", "99999999999999999d", "5 s"] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
     }
 }

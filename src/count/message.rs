@@ -1,65 +1,144 @@
-//! What the meter remembers of single messages, and the names of their models.
+//! The messages that may get further records, and the names of their models.
+//!
+//! Memory is bounded. The last [`RECENT_MESSAGES`] messages are remembered to recognise their further
+//! records; a forgotten one stays in the total, and could be counted twice only if a record of it
+//! came after that many others had begun. In real streams the records of a message are a few dozen
+//! messages apart at most: those of the subagents that run beside it.
 
-use crate::count::price::Bill;
-use crate::count::session::ModelId;
-use crate::count::tokens::Spend;
+use std::collections::{HashSet, VecDeque};
+
+use crate::count::tokens::{Counts, Spend, Usage};
+
+/// How many messages are remembered.
+const RECENT_MESSAGES: usize = 1024;
 
 /// How many models are told apart; all further ones are shown as one.
 const MODELS_MAX: usize = 64;
 
-/// The longest model name kept, in characters.
+/// The longest model name that is kept, in characters.
 const MODEL_NAME_MAX: usize = 128;
 
-/// A message that may get further lines.
+/// Index of a model in [`ModelNames`].
+pub(crate) type ModelId = usize;
+
+/// A message that may get further records.
 #[derive(Debug)]
 pub(crate) struct Message {
     /// Hash of the session and the message's id; `None` where it has no id.
     pub(crate) key: Option<u64>,
+    /// Hash of the session's id.
     pub(crate) session: u64,
     /// Hash of the `parent_tool_use_id`; `None` in the main loop.
     pub(crate) parent: Option<u64>,
     pub(crate) model: ModelId,
     pub(crate) spend: Spend,
-    /// The highest figures seen for it.
-    pub(crate) bill: Bill,
-    /// The last `message_start` event that named it.
-    pub(crate) start: Option<Start>,
+    /// The largest figures seen for it.
+    pub(crate) usage: Usage,
+    /// The parent named by its last `message_start` event, which may differ from `parent`; `None`
+    /// where it had no such event.
+    pub(crate) started_by: Option<Option<u64>>,
     pub(crate) aborted: bool,
-    /// A tool's result has told what it came to.
+    /// A tool's result has said what it came to.
     pub(crate) complete: bool,
-    /// What of it was counted since the session's last settlement, and since its last turn.
+    /// What of it was counted since the session's last settlement.
     pub(crate) live: Part,
+    /// What of it was counted since the session's last turn ended.
     pub(crate) turn: Part,
 }
 
-/// A `message_start` event: the deltas of the same parent that follow are its message's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Start {
-    pub(crate) parent: Option<u64>,
+impl Message {
+    pub(crate) fn new(key: Option<u64>, session: u64, parent: Option<u64>, model: ModelId) -> Self {
+        Message {
+            key,
+            session,
+            parent,
+            model,
+            spend: Spend::default(),
+            usage: Usage::default(),
+            started_by: None,
+            aborted: false,
+            complete: false,
+            live: Part::default(),
+            turn: Part::default(),
+        }
+    }
 }
 
-/// A part of a message that counts only as long as the session has not come to another epoch.
+/// The part of a message that was counted in one epoch of its session; it is nothing in the next.
+/// So a `result` record ends the parts of all messages without looking at any of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Part {
-    pub(crate) epoch: u32,
-    pub(crate) tokens: Spend,
+    epoch: u32,
+    spend: Spend,
 }
 
 impl Part {
-    pub(crate) fn since(self, epoch: u32) -> Spend {
-        if self.epoch == epoch { self.tokens } else { Spend::default() }
+    pub(crate) fn in_epoch(self, epoch: u32) -> Spend {
+        if self.epoch == epoch { self.spend } else { Spend::default() }
     }
 
     pub(crate) fn add(&mut self, epoch: u32, more: Spend) {
-        *self = Part { epoch, tokens: self.since(epoch).plus(more) };
+        *self = Part { epoch, spend: self.in_epoch(epoch).plus(more) };
+    }
+}
+
+/// The last messages, oldest first; one that starts anew is the newest.
+#[derive(Debug, Default)]
+pub(crate) struct Messages(VecDeque<Message>);
+
+impl Messages {
+    /// The index of the newest message that `is_it`.
+    pub(crate) fn find(&self, is_it: impl Fn(&Message) -> bool) -> Option<usize> {
+        self.0.iter().rposition(is_it)
+    }
+
+    /// Adds a message as the newest, and forgets the oldest where there are too many. Returns its
+    /// index.
+    pub(crate) fn push(&mut self, message: Message) -> usize {
+        if self.0.len() == RECENT_MESSAGES {
+            self.0.pop_front();
+        }
+        self.0.push_back(message);
+        self.0.len() - 1
+    }
+
+    pub(crate) fn get_mut(&mut self, at: usize) -> &mut Message {
+        &mut self.0[at]
+    }
+
+    pub(crate) fn get(&self, at: usize) -> &Message {
+        &self.0[at]
+    }
+
+    /// A `message_start` event named a message: it becomes the newest, since the deltas that follow
+    /// belong to the message of their loop that started last. Returns its index.
+    pub(crate) fn start(&mut self, at: usize, parent: Option<u64>) -> usize {
+        self.0[at].started_by = Some(parent);
+        if at + 1 < self.0.len() {
+            self.0.make_contiguous()[at..].rotate_left(1);
+        }
+        self.0.len() - 1
+    }
+
+    /// The last message of each subagent of a session, as far as it was counted in `epoch`: its call
+    /// may not have ended, so that no `modelUsage` can contain it yet.
+    pub(crate) fn in_flight(&self, session: u64, epoch: u32) -> Spend {
+        let mut parents = HashSet::new();
+        let mut sum = Spend::default();
+        for message in self.0.iter().rev().filter(|m| m.session == session && m.parent.is_some()) {
+            if parents.insert(message.parent) && !message.complete && !message.aborted {
+                sum = sum.plus(message.live.in_epoch(epoch));
+            }
+        }
+        sum
     }
 }
 
 /// The names of the models seen.
 #[derive(Debug, Default)]
-pub(crate) struct Models(Vec<String>);
+pub(crate) struct ModelNames(Vec<String>);
 
-impl Models {
+impl ModelNames {
     pub(crate) fn id(&mut self, name: Option<&str>) -> ModelId {
         let name = name.unwrap_or("unknown");
         let name = name.char_indices().nth(MODEL_NAME_MAX).map_or(name, |(end, _)| &name[..end]);

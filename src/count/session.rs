@@ -1,73 +1,79 @@
-//! A session: what its processes used, as far as it was counted live, and as `result` lines settle it.
+//! A session: what its processes spent, as counted live and as `result` records settle it.
 //!
-//! The meter tells which message a line belongs to; here is what becomes of its tokens.
+//! The meter decides which message a record belongs to; what becomes of its tokens is decided here.
+//!
+//! The last [`RECENT_SESSIONS`] sessions keep what their next `result` record is compared with; a
+//! forgotten one stays in the total, and counts as new only if it goes on after that many others.
 
-use crate::count::tokens::{Class, Spend};
+use std::ops::{Index, IndexMut};
+
+use crate::count::message::ModelId;
+use crate::count::tokens::{Class, Counts, Spend, Tally, Tokens};
 use crate::stream::record::ModelUsage;
+
+/// How many sessions are remembered. One stream has a handful; a loop has one after the other.
+const RECENT_SESSIONS: usize = 256;
 
 /// The first version whose resumed sessions begin `modelUsage` with what earlier processes spent.
 const CARRIES_OVER_SINCE: Version = [2, 1, 277];
 
-/// Index of a model's name in the meter.
-pub(crate) type ModelId = usize;
-
 /// A version such as `2.1.292`.
 pub(crate) type Version = [u32; 3];
 
-/// Tokens by model; a handful of entries at most in a real stream.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct PerModel(Vec<(ModelId, Spend)>);
-
-/// See the module's text.
+/// What is known of a session.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     /// Hash of the `session_id`.
     pub(crate) id: u64,
-    /// What processes and conversations that have ended used.
-    pub(crate) ended: PerModel,
-    /// The last `modelUsage`, less what was carried over.
-    pub(crate) settled: PerModel,
+    /// What processes and conversations that have ended spent.
+    pub(crate) ended: Tally<ModelId>,
+    /// The last `modelUsage`, without what was carried over.
+    pub(crate) settled: Tally<ModelId>,
     /// What `modelUsage` had from earlier processes when the stream began.
-    pub(crate) carried: PerModel,
+    pub(crate) carried: Tally<ModelId>,
     /// What was counted since `settled`.
-    pub(crate) live: PerModel,
-    /// Aborted messages: they are in no `modelUsage`.
-    pub(crate) aborted: PerModel,
-    /// The main loop's part of `live` since the last `result` line, and its last model.
-    pub(crate) turn: Spend,
+    pub(crate) live: Tally<ModelId>,
+    /// Aborted messages, which are in no `modelUsage`.
+    pub(crate) aborted: Tally<ModelId>,
+    /// The main loop's tokens in `live` since the last `result` record.
+    pub(crate) turn: Tokens,
+    /// The main loop's last model.
     pub(crate) turn_model: ModelId,
-    /// Something was counted since the last `result` line: in the main loop, in subagents.
+    /// Something was counted in the main loop since the last `result` record.
     pub(crate) turn_open: bool,
+    /// Something was counted in subagents since the last settlement.
     pub(crate) agents_open: bool,
     /// The highest total shown so far.
     pub(crate) shown: Spend,
-    /// `result` lines, and settlements by `modelUsage`, so far.
+    /// How many `result` records there were.
     pub(crate) turns: u32,
+    /// How many of them settled the session by `modelUsage`.
     pub(crate) settlements: u32,
-    /// Tokens that messages wrote to the cache, and those of them that are kept for an hour.
-    pub(crate) writes: PerModel,
-    pub(crate) writes_1h: PerModel,
+    /// What messages wrote to the cache, by model.
+    cache_writes: Tally<ModelId>,
+    /// The part of that which is kept for an hour.
+    cache_writes_1h: Tally<ModelId>,
     pub(crate) compacted: bool,
     pub(crate) version: Option<Version>,
 }
 
 impl Session {
-    /// The sum of all parts; what is shown may be higher, never lower.
-    pub(crate) fn sum(&self) -> Spend {
+    fn parts(&self) -> [&Tally<ModelId>; 4] {
         [&self.ended, &self.settled, &self.live, &self.aborted]
-            .iter()
-            .fold(Spend::default(), |sum, part| sum.plus(part.sum()))
     }
 
-    pub(crate) fn by_model(&self) -> PerModel {
-        let mut all = PerModel::default();
-        for part in [&self.ended, &self.settled, &self.live, &self.aborted] {
-            all.add_all(part);
-        }
+    /// The sum of all parts; what is shown may be higher, never lower.
+    pub(crate) fn sum(&self) -> Spend {
+        self.parts().iter().fold(Spend::default(), |sum, part| sum.plus(part.sum()))
+    }
+
+    pub(crate) fn by_model(&self) -> Tally<ModelId> {
+        let mut all = Tally::default();
+        self.parts().iter().for_each(|part| all.add_all(part));
         // Where a settlement said less than was counted, the higher figure stands.
-        let kept = self.shown.less(all.sum());
+        let kept = self.shown.minus(all.sum());
         if !kept.is_zero() {
-            all.add(self.turn_model, kept);
+            all.add(&self.turn_model, kept);
         }
         all
     }
@@ -79,170 +85,215 @@ impl Session {
     /// The process or conversation is over: what comes adds to it.
     pub(crate) fn end_process(&mut self) {
         for part in [&mut self.settled, &mut self.live] {
-            let part = std::mem::take(part);
-            self.ended.add_all(&part);
+            self.ended.add_all(&std::mem::take(part));
         }
-        self.carried = PerModel::default();
-        self.turn = Spend::default();
+        self.carried = Tally::default();
+        self.turn = Tokens::default();
         self.settlements = self.settlements.wrapping_add(1);
     }
 
     /// What was counted live, with what is `missing` of the turn's main loop.
-    pub(crate) fn live_with(&self, missing: Spend) -> PerModel {
+    pub(crate) fn live_with(&self, missing: Spend) -> Tally<ModelId> {
         let mut live = self.live.clone();
-        live.add(self.turn_model, missing);
+        live.add(&self.turn_model, missing);
         live
     }
 
-    /// Tokens of a model were written to the cache, some of them for an hour.
-    pub(crate) fn saw_writes(&mut self, model: ModelId, all: u64, for_an_hour: u64) {
-        self.writes.add(model, Spend { cache_write: all, ..Spend::default() });
-        self.writes_1h.add(model, Spend { cache_write: for_an_hour, ..Spend::default() });
+    /// A message wrote this many tokens to the cache, some of them for an hour.
+    pub(crate) fn count_cache_writes(&mut self, model: ModelId, all: u64, for_an_hour: u64) {
+        let written = |cache_write| Spend::from(Tokens { cache_write, ..Tokens::default() });
+        self.cache_writes.add(&model, written(all));
+        self.cache_writes_1h.add(&model, written(for_an_hour));
     }
 
-    /// How many of so many tokens of a model written to the cache are kept for an hour, going by its
-    /// messages, or where it has none by those of all models.
+    /// How many of `writes` tokens that a model wrote to the cache are kept for an hour: the same
+    /// share as in its messages, or in those of all models where it has none. `modelUsage` has only
+    /// the sum.
     pub(crate) fn share_1h(&self, model: ModelId, writes: u64) -> u64 {
-        let own = self.writes.of(model).cache_write;
+        let own = self.cache_writes.get(&model).tokens.cache_write;
         let (all, hour) = match own {
-            0 => (self.writes.sum().cache_write, self.writes_1h.sum().cache_write),
-            own => (own, self.writes_1h.of(model).cache_write),
+            0 => (self.cache_writes.sum().tokens.cache_write, self.cache_writes_1h.sum().tokens.cache_write),
+            own => (own, self.cache_writes_1h.get(&model).tokens.cache_write),
         };
         let share = u128::from(writes) * u128::from(hour.min(all));
         share.checked_div(u128::from(all)).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
     }
 
     /// Whether a first `modelUsage` begins with what earlier processes of this session spent.
-    ///
-    /// Only where no call of this process can be hidden: the turn's own usage equals what the main
-    /// loop showed, nothing was compacted or searched, and the excess is in the cache classes,
-    /// which calls of helper models do not have.
-    pub(crate) fn is_carrying(&self, usage: Spend, missing: Spend, told: &PerModel, models: &[ModelUsage]) -> bool {
-        let excess = told.sum().less(self.live_with(missing).sum());
+    pub(crate) fn is_carrying(
+        &self,
+        usage: Tokens,
+        missing: Spend,
+        told: &Tally<ModelId>,
+        models: &[ModelUsage],
+    ) -> bool {
+        let excess = told.sum().minus(self.live_with(missing).sum()).tokens;
+        // Only where no call of this process can be hidden: the turn's own usage is what the main
+        // loop showed, and nothing was compacted or searched.
         let all_shown = Class::PROMPT.iter().all(|&class| usage.of(class) == self.turn.of(class));
-        (excess.cache_write > 0 || excess.cache_read > 0)
+        let hides_calls = self.compacted || models.iter().any(|model| searches(model) > 0);
+        // Calls of helper models have no tokens in the cache classes.
+        let in_cache = excess.cache_write > 0 || excess.cache_read > 0;
+        in_cache
             && !usage.is_zero()
             && all_shown
-            && models.iter().all(|model| model.web_searches == 0)
-            && !self.compacted
+            && !hides_calls
             && self.version.is_none_or(|version| version >= CARRIES_OVER_SINCE)
     }
 
-    /// Settles a turn without `modelUsage`: the main loop's part is raised to the turn's `usage`, and
-    /// what the process cost to its `total_cost`.
-    pub(crate) fn settle_turn(&mut self, usage: Spend, missing: Spend, total_cost: Option<u64>) {
+    /// Settles a turn without `modelUsage`: raises the main loop's part to the turn's `usage`, and
+    /// the cost of the process to its `total_cost`.
+    pub(crate) fn settle_turn(&mut self, usage: Tokens, missing: Spend, total_cost: Option<u64>) {
         self.live = self.live_with(missing);
         let counted = self.settled.sum().plus(self.live.sum()).plus(self.carried.sum());
         let micro_usd = total_cost.unwrap_or(0).saturating_sub(counted.micro_usd);
-        self.live.add(self.turn_model, Spend { micro_usd, ..Spend::default() });
-        // Zero usage after tokens were counted is an error's, and tells nothing.
+        self.live.add(&self.turn_model, Spend { micro_usd, ..Spend::default() });
+        // Zero usage after tokens were counted is that of an error, and tells nothing.
         self.turn_open &= usage.is_zero() && !self.turn.is_zero();
     }
 
-    /// Replaces what was counted since the last settlement by `told`, a `modelUsage`; adds it
-    /// instead where a new process has begun. What is `carried` over is taken off now and later,
-    /// and what is `in_flight` cannot tell a new process from this one.
-    pub(crate) fn settle(&mut self, told: &PerModel, carried: Option<PerModel>, in_flight: Spend) {
+    /// Replaces what was counted since the last settlement by `told`, a `modelUsage`, or adds it
+    /// where a new process has begun. What is `carried` over is taken off now and later. What is
+    /// `in_flight` is no sign of a new process, since `told` cannot have it yet.
+    pub(crate) fn settle(&mut self, told: &Tally<ModelId>, carried: Option<Tally<ModelId>>, in_flight: Spend) {
         let mut before = self.settled.clone();
         before.add_all(&self.carried);
-        let counted = before.sum().plus(self.live.sum().less(in_flight));
-        if told.is_below(&before) || told.sum().below(&counted, &Class::PROMPT) {
-            let settled = std::mem::take(&mut self.settled);
-            self.ended.add_all(&settled);
-            self.carried = PerModel::default();
-            // Live tokens beyond the new process's own are those of one that ended untold.
+        let counted = before.sum().plus(self.live.sum().minus(in_flight));
+        if told.is_below(&before) || told.sum().tokens.is_below(&counted.tokens, &Class::PROMPT) {
+            self.ended.add_all(&std::mem::take(&mut self.settled));
+            self.carried = Tally::default();
+            // What was counted live beyond the new process's own figures is from the one that ended
+            // without a `result`.
             let untold = self.live.excess_over(told);
             self.ended.add_all(&untold);
         }
         if let Some(carried) = carried {
             self.carried = carried;
         }
-        self.settled = told.less(&self.carried);
-        self.live = PerModel::default();
+        self.settled = told.minus(&self.carried);
+        self.live = Tally::default();
         self.settlements = self.settlements.wrapping_add(1);
         self.turn_open = false;
         self.agents_open = false;
     }
 }
 
-impl PerModel {
+/// The sessions of a stream; the one used last is the last.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    recent: Vec<Session>,
+    /// What forgotten sessions spent, and whether one of them was never settled.
+    past: Tally<ModelId>,
+    past_open: bool,
+}
+
+impl Sessions {
+    /// The index of the session whose id has this hash, which becomes the one used last; a new one
+    /// starts with `model`.
+    pub(crate) fn find(&mut self, id: u64, model: ModelId) -> usize {
+        match self.recent.iter().rposition(|session| session.id == id) {
+            Some(at) => self.recent[at..].rotate_left(1),
+            None => {
+                if self.recent.len() == RECENT_SESSIONS {
+                    let oldest = self.recent.remove(0);
+                    self.past_open |= oldest.is_open();
+                    self.past.add_all(&oldest.by_model());
+                }
+                self.recent.push(Session { id, turn_model: model, ..Session::default() });
+            }
+        }
+        self.recent.len() - 1
+    }
+
+    /// The index of the session used last.
+    pub(crate) fn last(&self) -> Option<usize> {
+        self.recent.len().checked_sub(1)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.past_open || self.recent.iter().any(Session::is_open)
+    }
+
+    pub(crate) fn by_model(&self) -> Tally<ModelId> {
+        let mut all = self.past.clone();
+        self.recent.iter().for_each(|session| all.add_all(&session.by_model()));
+        all
+    }
+}
+
+impl Index<usize> for Sessions {
+    type Output = Session;
+
+    fn index(&self, at: usize) -> &Session {
+        &self.recent[at]
+    }
+}
+
+impl IndexMut<usize> for Sessions {
+    fn index_mut(&mut self, at: usize) -> &mut Session {
+        &mut self.recent[at]
+    }
+}
+
+/// The web searches of a `modelUsage` entry.
+fn searches(model: &ModelUsage) -> u64 {
+    model.usage.get().map_or(0, |usage| usage.web_searches)
+}
+
+/// Spend by model, as settlements compare and split it.
+impl Tally<ModelId> {
     /// Makes the costs add up to `total`, each model's in proportion.
     pub(crate) fn set_cost(&mut self, total: u64) {
-        let sum = self.sum().micro_usd;
+        let sum = u128::from(self.sum().micro_usd);
         let mut left = total;
-        for (_, spend) in &mut self.0 {
-            let share = u128::from(spend.micro_usd) * u128::from(total);
-            spend.micro_usd =
-                share.checked_div(u128::from(sum)).map_or(0, |share| u64::try_from(share).unwrap_or(left));
+        for spend in self.values_mut() {
+            let share = (u128::from(spend.micro_usd) * u128::from(total)).checked_div(sum).unwrap_or(0);
+            spend.micro_usd = u64::try_from(share).unwrap_or(left);
             left = left.saturating_sub(spend.micro_usd);
         }
-        if let Some((_, spend)) = self.0.first_mut() {
+        // Rounding leaves a few micro-dollars.
+        if let Some(spend) = self.values_mut().next() {
             spend.micro_usd = spend.micro_usd.saturating_add(left);
         }
     }
 
-    pub(crate) fn sum(&self) -> Spend {
-        self.0.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens))
-    }
-
-    /// The models that have any tokens, in the order in which they were first seen.
-    pub(crate) fn used(mut self) -> Vec<(ModelId, Spend)> {
-        self.0.sort_by_key(|(model, _)| *model);
-        self.0.retain(|(_, tokens)| !tokens.is_zero());
-        self.0
-    }
-
-    fn of(&self, model: ModelId) -> Spend {
-        self.0.iter().find(|(m, _)| *m == model).map(|(_, tokens)| *tokens).unwrap_or_default()
-    }
-
-    fn change(&mut self, model: ModelId, f: impl Fn(Spend) -> Spend) {
-        match self.0.iter_mut().find(|(m, _)| *m == model) {
-            Some((_, tokens)) => *tokens = f(*tokens),
-            None => self.0.push((model, f(Spend::default()))),
-        }
-    }
-
-    pub(crate) fn add(&mut self, model: ModelId, more: Spend) {
-        self.change(model, |tokens| tokens.plus(more));
-    }
-
     pub(crate) fn subtract(&mut self, model: ModelId, part: Spend) {
-        self.change(model, |tokens| tokens.less(part));
+        let entry = self.entry(&model);
+        *entry = entry.minus(part);
     }
 
-    pub(crate) fn add_all(&mut self, other: &PerModel) {
-        for &(model, tokens) in &other.0 {
-            self.add(model, tokens);
+    pub(crate) fn add_all(&mut self, other: &Tally<ModelId>) {
+        for (model, spend) in other.iter() {
+            self.add(model, *spend);
         }
     }
 
-    fn less(&self, other: &PerModel) -> PerModel {
-        PerModel(self.0.iter().map(|&(model, tokens)| (model, tokens.less(other.of(model)))).collect())
+    fn minus(&self, other: &Tally<ModelId>) -> Tally<ModelId> {
+        self.iter().map(|(model, spend)| (*model, spend.minus(other.get(model)))).collect()
     }
 
     /// Whether any model has less of any class than `other` says.
-    fn is_below(&self, other: &PerModel) -> bool {
-        other.0.iter().any(|(model, tokens)| self.of(*model).below(tokens, &Class::ALL))
+    fn is_below(&self, other: &Tally<ModelId>) -> bool {
+        other.iter().any(|(model, spend)| self.get(model).tokens.is_below(&spend.tokens, &Class::ALL))
     }
 
-    /// What the sum here exceeds the sum of `other` by, class by class, as parts of the models
-    /// that have more here. A name may differ between the two (`[1m]`), so the sums decide.
-    pub(crate) fn excess_over(&self, other: &PerModel) -> PerModel {
-        let mut left = self.sum().less(other.sum());
-        let mut excess = PerModel::default();
-        for own in [self.less(other), self.clone()] {
-            for (model, tokens) in own.0 {
-                let part = tokens.min(left).min(self.of(model).less(excess.of(model)));
+    /// What the sum here exceeds the sum of `other` by, class by class, as parts of the models that
+    /// have more here. A model's name may differ between the two (`[1m]`), so the sums decide.
+    pub(crate) fn excess_over(&self, other: &Tally<ModelId>) -> Tally<ModelId> {
+        let mut left = self.sum().minus(other.sum());
+        let mut excess = Tally::default();
+        for own in [self.minus(other), self.clone()] {
+            for (model, spend) in own.iter() {
+                let part = spend.min(left).min(self.get(model).minus(excess.get(model)));
                 excess.add(model, part);
-                left = left.less(part);
+                left = left.minus(part);
             }
         }
         excess
     }
 }
 
-/// The three numbers of a version such as `2.1.292`, or `None` where it is none.
+/// The three numbers of a version such as `2.1.292`; `None` where the text is none.
 pub(crate) fn parse_version(text: &str) -> Option<Version> {
     let mut numbers = text.split(['.', '-', '+']).map(|part| part.parse().ok());
     Some([numbers.next()??, numbers.next()??, numbers.next()??])

@@ -1,16 +1,19 @@
-//! What is spent: tokens in the four classes that the vendor bills apart, and money; and the choice
-//! of classes that count.
+//! Tokens in the four classes that the vendor bills apart, what they cost, and sums of both.
 //!
-//! Everything here saturates: a hostile number in a stream can make a total huge, never small.
+//! All arithmetic here saturates: a hostile number in a stream can make a total huge, never small.
 
+use std::borrow::Borrow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One of the four classes of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Prompt tokens that were neither written to nor read from the cache.
+    /// Prompt tokens that were neither written to the cache nor read from it.
     Input,
     /// Tokens that the model wrote, thinking included.
     Output,
@@ -28,8 +31,7 @@ impl Class {
     pub const PROMPT: [Class; 3] = [Class::Input, Class::CacheWrite, Class::CacheRead];
 
     /// The name that `--count` takes and reports show.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Class::Input => "input",
             Class::Output => "output",
@@ -39,10 +41,40 @@ impl Class {
     }
 }
 
-/// A number of tokens per class, and what they cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
-pub struct Spend {
+/// Arithmetic field by field, for values that are made of counts.
+pub trait Counts: Copy + Default + PartialEq {
+    /// Combines each field with the same field of `other`.
+    fn zip(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self;
+
+    /// The sum; it stops at `u64::MAX`.
+    fn plus(self, other: Self) -> Self {
+        self.zip(other, u64::saturating_add)
+    }
+
+    /// The difference; it stops at zero.
+    fn minus(self, other: Self) -> Self {
+        self.zip(other, u64::saturating_sub)
+    }
+
+    /// The larger of the two, field by field.
+    fn max(self, other: Self) -> Self {
+        self.zip(other, u64::max)
+    }
+
+    /// The smaller of the two, field by field.
+    fn min(self, other: Self) -> Self {
+        self.zip(other, u64::min)
+    }
+
+    /// Whether all fields are zero.
+    fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A number of tokens in each class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
     /// See [`Class::Input`].
     pub input: u64,
     /// See [`Class::Output`].
@@ -51,13 +83,10 @@ pub struct Spend {
     pub cache_write: u64,
     /// See [`Class::CacheRead`].
     pub cache_read: u64,
-    /// What they cost, in micro-dollars.
-    pub micro_usd: u64,
 }
 
-impl Spend {
+impl Tokens {
     /// The tokens of one class.
-    #[must_use]
     pub fn of(&self, class: Class) -> u64 {
         match class {
             Class::Input => self.input,
@@ -67,54 +96,210 @@ impl Spend {
         }
     }
 
-    fn zip(self, other: Spend, f: impl Fn(u64, u64) -> u64) -> Spend {
-        Spend {
+    /// Whether `other` has more in any of `classes`.
+    pub(crate) fn is_below(&self, other: &Tokens, classes: &[Class]) -> bool {
+        classes.iter().any(|&class| self.of(class) < other.of(class))
+    }
+
+    /// Input, cache writes and cache reads together: the size of the request's prompt.
+    pub(crate) fn prompt(&self) -> u64 {
+        Class::PROMPT.iter().fold(0, |sum: u64, &class| sum.saturating_add(self.of(class)))
+    }
+}
+
+impl Counts for Tokens {
+    fn zip(self, other: Tokens, f: impl Fn(u64, u64) -> u64) -> Tokens {
+        Tokens {
             input: f(self.input, other.input),
             output: f(self.output, other.output),
             cache_write: f(self.cache_write, other.cache_write),
             cache_read: f(self.cache_read, other.cache_read),
-            micro_usd: f(self.micro_usd, other.micro_usd),
         }
-    }
-
-    /// The sum, class by class.
-    #[must_use]
-    pub fn plus(self, other: Spend) -> Spend {
-        self.zip(other, u64::saturating_add)
-    }
-
-    /// What is left after `other` is taken off, class by class, never below zero.
-    #[must_use]
-    pub fn less(self, other: Spend) -> Spend {
-        self.zip(other, u64::saturating_sub)
-    }
-
-    /// The higher figure of the two, class by class.
-    #[must_use]
-    pub fn max(self, other: Spend) -> Spend {
-        self.zip(other, u64::max)
-    }
-
-    /// The lower figure of the two, class by class.
-    #[must_use]
-    pub fn min(self, other: Spend) -> Spend {
-        self.zip(other, u64::min)
-    }
-
-    /// Whether every class is zero.
-    #[must_use]
-    pub fn is_zero(&self) -> bool {
-        *self == Spend::default()
-    }
-
-    /// Whether `other` has more in any of `classes`.
-    #[must_use]
-    pub fn below(&self, other: &Spend, classes: &[Class]) -> bool {
-        classes.iter().any(|&c| self.of(c) < other.of(c))
     }
 }
 
-/// The classes that count towards a budget; all four unless `--count` chose.
+/// Tokens, and what they cost in micro-dollars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(from = "FlatSpend", into = "FlatSpend")]
+pub struct Spend {
+    /// The tokens by class.
+    pub tokens: Tokens,
+    /// Their cost, in micro-dollars.
+    pub micro_usd: u64,
+}
+
+impl Counts for Spend {
+    fn zip(self, other: Spend, f: impl Fn(u64, u64) -> u64) -> Spend {
+        Spend { tokens: self.tokens.zip(other.tokens, &f), micro_usd: f(self.micro_usd, other.micro_usd) }
+    }
+}
+
+impl From<Tokens> for Spend {
+    fn from(tokens: Tokens) -> Spend {
+        Spend { tokens, micro_usd: 0 }
+    }
+}
+
+/// A [`Spend`] as JSON has it. Serde's `flatten` would do the same through a map of its own, at
+/// several times the cost for each record of a ledger.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+struct FlatSpend {
+    input: u64,
+    output: u64,
+    cache_write: u64,
+    cache_read: u64,
+    micro_usd: u64,
+}
+
+impl From<FlatSpend> for Spend {
+    fn from(flat: FlatSpend) -> Spend {
+        let FlatSpend { input, output, cache_write, cache_read, micro_usd } = flat;
+        Spend { tokens: Tokens { input, output, cache_write, cache_read }, micro_usd }
+    }
+}
+
+impl From<Spend> for FlatSpend {
+    fn from(Spend { tokens, micro_usd }: Spend) -> FlatSpend {
+        let Tokens { input, output, cache_write, cache_read } = tokens;
+        FlatSpend { input, output, cache_write, cache_read, micro_usd }
+    }
+}
+
+/// What a message used, as far as its price depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The tokens by class.
+    pub tokens: Tokens,
+    /// How many of the tokens written to the cache are kept for an hour instead of five minutes.
+    pub write_1h: u64,
+    /// Web searches.
+    pub web_searches: u64,
+    /// The request had to be handled in the US, which costs more.
+    pub us_only: bool,
+}
+
+impl Usage {
+    /// The larger of the two, field by field.
+    pub(crate) fn max(self, other: Usage) -> Usage {
+        Usage {
+            tokens: self.tokens.max(other.tokens),
+            write_1h: self.write_1h.max(other.write_1h),
+            web_searches: self.web_searches.max(other.web_searches),
+            us_only: self.us_only || other.us_only,
+        }
+    }
+}
+
+/// Spend by model, or by whatever `K` names one.
+///
+/// A vector, since a real stream or record has a handful of models: a search through them takes
+/// less time than a hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally<K>(Vec<(K, Spend)>);
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Tally(Vec::new())
+    }
+}
+
+impl<K> Tally<K> {
+    /// The models with what was spent on each, in the order in which they were first seen.
+    pub fn iter(&self) -> std::slice::Iter<'_, (K, Spend)> {
+        self.0.iter()
+    }
+
+    /// The sum over all models.
+    pub fn sum(&self) -> Spend {
+        self.0.iter().fold(Spend::default(), |sum, (_, spend)| sum.plus(*spend))
+    }
+
+    /// Whether no model is named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Spend> {
+        self.0.iter_mut().map(|(_, spend)| spend)
+    }
+
+    /// What was spent on a model; nothing where it is not named.
+    pub fn get<Q: ?Sized + PartialEq>(&self, key: &Q) -> Spend
+    where
+        K: Borrow<Q>,
+    {
+        self.0.iter().find(|(known, _)| known.borrow() == key).map(|(_, spend)| *spend).unwrap_or_default()
+    }
+
+    /// The entry of a model, which is added where it is not named.
+    pub(crate) fn entry<Q: ?Sized + PartialEq + ToOwned<Owned = K>>(&mut self, key: &Q) -> &mut Spend
+    where
+        K: Borrow<Q>,
+    {
+        let at = self.0.iter().position(|(known, _)| known.borrow() == key).unwrap_or_else(|| {
+            self.0.push((key.to_owned(), Spend::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
+    /// Adds `more` to what was spent on a model.
+    pub(crate) fn add<Q: ?Sized + PartialEq + ToOwned<Owned = K>>(&mut self, key: &Q, more: Spend)
+    where
+        K: Borrow<Q>,
+    {
+        let entry = self.entry(key);
+        *entry = entry.plus(more);
+    }
+
+    /// Raises what was spent on a model to at least `to`, field by field. Returns the increase.
+    pub(crate) fn raise<Q: ?Sized + PartialEq + ToOwned<Owned = K>>(&mut self, key: &Q, to: Spend) -> Spend
+    where
+        K: Borrow<Q>,
+    {
+        let entry = self.entry(key);
+        let more = to.minus(*entry);
+        *entry = entry.max(to);
+        more
+    }
+}
+
+impl<K> FromIterator<(K, Spend)> for Tally<K> {
+    fn from_iter<I: IntoIterator<Item = (K, Spend)>>(entries: I) -> Self {
+        Tally(entries.into_iter().collect())
+    }
+}
+
+impl<K: Serialize> Serialize for Tally<K> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, spend)| (key, spend)))
+    }
+}
+
+impl<'de, K: Deserialize<'de>> Deserialize<'de> for Tally<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<K>(PhantomData<K>);
+        impl<'de, K: Deserialize<'de>> Visitor<'de> for Entries<K> {
+            type Value = Tally<K>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("spend by model")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tally<K>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Tally(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+/// The classes that count towards a budget; all four unless `--count` chose some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classes([bool; 4]);
 
@@ -125,14 +310,10 @@ impl Default for Classes {
 }
 
 impl Classes {
-    /// The sum of the chosen classes.
-    #[must_use]
-    pub fn count(&self, tokens: &Spend) -> u64 {
-        Class::ALL
-            .iter()
-            .zip(self.0)
-            .filter(|(_, chosen)| *chosen)
-            .fold(0, |sum: u64, (class, _)| sum.saturating_add(tokens.of(*class)))
+    /// The sum of the classes that count.
+    pub fn count(&self, tokens: &Tokens) -> u64 {
+        let counted = Class::ALL.iter().zip(self.0).filter(|(_, chosen)| *chosen);
+        counted.fold(0, |sum: u64, (class, _)| sum.saturating_add(tokens.of(*class)))
     }
 
     /// Whether each class of [`Class::ALL`] counts.
@@ -141,8 +322,8 @@ impl Classes {
         self.0
     }
 
-    /// The names of the chosen classes.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+    /// The names of the classes that count.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         Class::ALL.iter().zip(self.0).filter(|(_, chosen)| *chosen).map(|(class, _)| class.name())
     }
 }
@@ -150,7 +331,7 @@ impl Classes {
 impl FromStr for Classes {
     type Err = String;
 
-    /// Parses a comma list such as `input,output`; anything else is an error that says what is wanted.
+    /// Parses a comma list such as `input,output`.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut chosen = [false; 4];
         for word in text.split(',') {
@@ -169,18 +350,18 @@ mod tests {
 
     #[test]
     fn sums_saturate_and_differences_stop_at_zero() {
-        let most = Spend { input: u64::MAX, ..Spend::default() };
-        let one = Spend { input: 1, output: 1, ..Spend::default() };
+        let most = Tokens { input: u64::MAX, ..Tokens::default() };
+        let one = Tokens { input: 1, output: 1, ..Tokens::default() };
         assert_eq!(most.plus(one).input, u64::MAX);
-        assert_eq!(one.less(most).input, 0);
+        assert_eq!(one.minus(most).input, 0);
         assert_eq!(Classes::default().count(&most.plus(one)), u64::MAX);
     }
 
     #[test]
-    fn chosen_classes_alone_count() {
-        let tokens = Spend { input: 1, output: 20, cache_write: 300, cache_read: 4000, micro_usd: 0 };
+    fn only_the_chosen_classes_count() {
+        let tokens = Tokens { input: 1, output: 20, cache_write: 300, cache_read: 4000 };
         for (text, count) in [("input", 1), ("output,input", 21), (" cache-write , cache-read", 4300)] {
-            assert_eq!(text.parse::<Classes>().map(|c| c.count(&tokens)), Ok(count), "{text}");
+            assert_eq!(text.parse::<Classes>().map(|classes| classes.count(&tokens)), Ok(count), "{text}");
         }
         for text in ["", "input,", "inputs", "cache"] {
             assert!(text.parse::<Classes>().is_err(), "{text:?}");

@@ -1,13 +1,12 @@
 //! A ledger in a file.
 //!
-//! Records are appended under a lock on `FILE.lock`, which is held for as long as one write takes
-//! and is never renamed. Each run holds a lock on `FILE.run.ID` for life: whether it lives is asked
-//! of that lock, never of a clock or a process number. What the records add up to is
-//! [`crate::ledger::book`]'s business; when to write and look is the watch's.
+//! Entries are appended under a lock on `FILE.lock`, which is held for one write and never renamed: a
+//! lock on a file that is renamed over would be a lock on nothing. Each run holds a lock on
+//! `FILE.run.ID` for life; whether it is alive is asked of that lock, never of a clock or a pid, which
+//! may lie. The keeper decides when to write and when to look.
 
-use std::borrow::Cow;
 use std::fs::{File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,12 +14,12 @@ use std::time::{Duration, Instant};
 use memchr::memchr;
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::budget::Sum;
-use crate::count::tokens::{Classes, Spend};
-use crate::ledger::book::{Book, Kind, Models, OpenRun, Record, VERSION};
-use crate::ledger::compact;
-use crate::ledger::{Admission, Member, Request, Unusable, WAIT};
-use crate::show::report::clean;
+use crate::count::tokens::{Classes, Counts, Spend, Tally};
+use crate::error::Error;
+use crate::ledger::book::{Book, OpenRun};
+use crate::ledger::compact::compact;
+use crate::ledger::entry::{Entry, EntryKind};
+use crate::ledger::store::{Admission, LEDGER_WAIT, Member, Request, Store, unrecorded};
 
 /// How long to sleep between two tries for the lock.
 const RETRY: Duration = Duration::from_millis(2);
@@ -28,164 +27,92 @@ const RETRY: Duration = Duration::from_millis(2);
 /// How much is read at once, in bytes.
 const READ: usize = 256 * 1024;
 
-/// A ledger smaller than this is not summed up, in bytes.
+/// A ledger smaller than this is not summed up, in bytes: reading it takes a few milliseconds.
 const SMALL: u64 = 4 * 1024 * 1024;
 
 /// The file, its lock, and how far it has been read.
 #[derive(Debug)]
 pub(crate) struct FileStore {
+    member: Member,
+    book: Book,
     path: PathBuf,
     file: File,
     lock: File,
     /// Held locked for life; `None` until the run is admitted.
     alive: Option<File>,
-    /// How far the file has been read, and the beginning of a line that is not complete yet.
+    /// How far the file has been read.
     read: u64,
-    begun: Vec<u8>,
+    /// The beginning of a line that is not complete yet.
+    partial: Vec<u8>,
     /// What was last recorded of this run.
     recorded: Spend,
 }
 
 impl FileStore {
-    /// Opens the file at `path`, making it where its folder exists.
-    pub(crate) fn open(path: &Path) -> Result<Self, Unusable> {
-        let unusable = |doing| move |why: io::Error| unusable(doing, path, why);
-        let file = open_file(path).map_err(unusable("open"))?;
-        let lock = open_file(&beside(path, "lock")).map_err(unusable("lock"))?;
-        let (path, begun, recorded) = (path.to_owned(), Vec::new(), Spend::default());
-        Ok(FileStore { path, file, lock, alive: None, read: 0, begun, recorded })
+    /// Opens the file at `path`, and makes it where its folder exists.
+    pub(crate) fn open(path: &Path, member: Member) -> Result<Self, Error> {
+        let file = open_file(path).map_err(|why| failed("open", path, why))?;
+        let lock = open_file(&beside(path, "lock")).map_err(|why| failed("lock", path, why))?;
+        let (book, path) = (Book::new(member.window), path.to_owned());
+        let (partial, recorded) = (Vec::new(), Spend::default());
+        Ok(FileStore { member, book, path, file, lock, alive: None, read: 0, partial, recorded })
     }
 
-    /// See [`crate::ledger::Ledger::alive`]. Who has died is left out.
-    pub(crate) fn alive(&self, member: &Member, book: &Book, classes: Classes) -> Vec<OpenRun> {
-        let mut runs = book.open_runs(classes);
-        runs.retain(|run| run.id != member.id && is_locked(&self.run_file(&run.id)));
-        runs
-    }
-
-    /// See [`crate::ledger::Ledger::admit`]. Runs that have died are entered as ended.
-    pub(crate) fn admit(
-        &mut self,
-        member: &Member,
-        book: &mut Book,
-        request: &Request,
-        now: f64,
-    ) -> Result<Admission, Unusable> {
-        self.acquire(WAIT).map_err(|why| self.unusable("lock", why))?;
-        let result = self.admit_locked(member, book, request, now);
-        let _ = self.lock.unlock();
-        match result.map_err(|why| self.unusable("write", why))? {
-            Some(admission) => Ok(admission),
-            None => Err(self.unusable("use", io::Error::other("a newer budget-tee has written to it"))),
-        }
-    }
-
-    /// `None` where there are records that only a newer version knows.
-    fn admit_locked(
-        &mut self,
-        member: &Member,
-        book: &mut Book,
-        request: &Request,
-        now: f64,
-    ) -> io::Result<Option<Admission>> {
-        self.take_in(member, book, now)?;
-        if book.has_foreign() && request.must_fit() {
+    /// Admits a run under the lock; `None` where there are entries that only a newer version knows.
+    fn admit_locked(&mut self, request: &Request, now: f64) -> io::Result<Option<Admission>> {
+        self.take_in(now)?;
+        if self.book.has_foreign() && request.must_fit() {
             return Ok(None);
         }
         let mut text = Vec::new();
         let mut alive = Vec::new();
-        for run in book.open_runs(request.classes) {
+        for run in self.book.open_runs(request.classes) {
             let path = self.run_file(&run.id);
             if is_locked(&path) {
                 alive.push(run);
             } else {
                 // It can only have died: runs make their file while they hold the lock.
                 let _ = std::fs::remove_file(path);
-                text.extend(line(&run.id, run.name.as_deref(), Kind::End, None, Models::default(), now)?);
+                text.extend(Entry::new(EntryKind::End, Some(&run.id), run.name.as_deref(), millis(now)).line()?);
             }
         }
-        let held = member.held_by(&alive);
-        let entered = request.fits(member.shared(book, book.spent_by(&member.id), now), held);
-        if entered {
-            let (name, estimate) = (member.name.as_deref(), Some(request.estimate));
-            text.extend(line(&member.id, name, Kind::Start, estimate, Models::default(), now)?);
+        let reserved = self.member.reserved_by(&alive);
+        let totals = self.member.totals(&self.book, self.own(), now);
+        let admitted = request.fits(totals, reserved);
+        if admitted {
+            let mut entry = self.entry(EntryKind::Start, now);
+            entry.estimate = Some(request.reservation.tokens);
+            entry.estimate_micro_usd = Some(request.reservation.micro_usd).filter(|micro_usd| *micro_usd > 0);
+            text.extend(entry.line()?);
         }
-        self.append(member, book, &text)?;
-        if entered {
-            let alive = open_file(&self.run_file(&member.id))?;
+        self.append(&text)?;
+        if admitted {
+            let alive = open_file(&self.run_file(&self.member.id))?;
             alive.lock()?;
             self.alive = Some(alive);
         }
-        self.take_in(member, book, now)?;
+        self.take_in(now)?;
         // What cannot be summed up now stays as it is.
-        let _ = self.sum_up(member, book, now);
-        Ok(Some(Admission { entered, held }))
+        let _ = self.sum_up(now);
+        Ok(Some(Admission { admitted, reserved }))
     }
 
-    /// See [`crate::ledger::Ledger::spend`]. The lock is not waited for.
-    pub(crate) fn spend(
-        &mut self,
-        member: &Member,
-        book: &mut Book,
-        models: &[(String, Spend)],
-        now: f64,
-    ) -> Result<bool, Unusable> {
-        let had = self.try_acquire().map_err(|why| self.unusable("write", why))?;
-        if had {
-            let result = self.record(member, book, models, Kind::Spend, now);
-            let _ = self.lock.unlock();
-            result.map_err(|why| self.unusable("write", why))?;
-        }
-        Ok(had)
+    fn entry(&self, kind: EntryKind, now: f64) -> Entry<'_> {
+        Entry::new(kind, Some(&self.member.id), self.member.name.as_deref(), millis(now))
     }
 
-    /// See [`crate::ledger::Ledger::leave`].
-    pub(crate) fn leave(
-        &mut self,
-        member: &Member,
-        book: &mut Book,
-        models: &[(String, Spend)],
-        now: f64,
-        wait: Duration,
-    ) -> Result<(), Unusable> {
-        let Some(alive) = self.alive.take() else { return Ok(()) };
-        let sum = models.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens));
-        let missing = Classes::default().count(&sum.less(self.recorded));
-        let failed = |store: &Self, why| store.unusable("write", why).losing(missing);
-        self.acquire(wait).map_err(|why| failed(self, why))?;
-        let result = self.record(member, book, models, Kind::End, now);
-        let _ = std::fs::remove_file(self.run_file(&member.id));
-        drop(alive);
-        let _ = self.lock.unlock();
-        result.map_err(|why| failed(self, why))
+    /// Writes an entry with all that this run has spent, under the lock.
+    fn write_spend(&mut self, kind: EntryKind, spend: &Tally<String>, now: f64) -> io::Result<()> {
+        let line = self.entry(kind, now).with(spend).line()?;
+        self.append(&line)?;
+        self.recorded = spend.sum();
+        self.take_in(now)
     }
 
-    fn record(
-        &mut self,
-        member: &Member,
-        book: &mut Book,
-        models: &[(String, Spend)],
-        kind: Kind,
-        now: f64,
-    ) -> io::Result<()> {
-        let used = models.iter().filter(|(_, tokens)| !tokens.is_zero());
-        let models = Models(used.map(|(name, tokens)| (Cow::from(name.as_str()), *tokens)).collect());
-        let sum = models.0.iter().fold(Spend::default(), |sum, (_, tokens)| sum.plus(*tokens));
-        let text = line(&member.id, member.name.as_deref(), kind, None, models, now)?;
-        self.append(member, book, &text)?;
-        self.recorded = sum;
-        self.take_in(member, book, now)
-    }
-
-    /// See [`crate::ledger::Ledger::look`].
-    pub(crate) fn look(&mut self, member: &Member, book: &mut Book, now: f64) -> Result<(), Unusable> {
-        self.take_in(member, book, now).map_err(|why| self.unusable("read", why))
-    }
-
-    /// Takes in what others have written since the last time. A line that is not complete yet is
-    /// left for the next.
-    fn take_in(&mut self, member: &Member, book: &mut Book, now: f64) -> io::Result<()> {
-        self.keep_current(member, book)?;
+    /// Takes in what others have written since the last time. A line that is not complete yet is left
+    /// for the next time.
+    fn take_in(&mut self, now: f64) -> io::Result<()> {
+        self.keep_current()?;
         let mut buffer = vec![0; if self.file.metadata()?.size() == self.read { 0 } else { READ }];
         loop {
             let count = match self.file.read_at(&mut buffer, self.read) {
@@ -198,21 +125,21 @@ impl FileStore {
             self.read += count as u64;
             let mut rest = &buffer[..count];
             while let Some(end) = memchr(b'\n', rest) {
-                if self.begun.is_empty() {
-                    book.take(&rest[..end], now);
+                if self.partial.is_empty() {
+                    self.book.take(&rest[..end], now);
                 } else {
-                    self.begun.extend_from_slice(&rest[..end]);
-                    book.take(&std::mem::take(&mut self.begun), now);
+                    self.partial.extend_from_slice(&rest[..end]);
+                    self.book.take(&std::mem::take(&mut self.partial), now);
                 }
                 rest = &rest[end + 1..];
             }
-            self.begun.extend_from_slice(rest);
+            self.partial.extend_from_slice(rest);
         }
     }
 
-    /// Opens the file anew where the one that is open is not the one at its path any more, or was
-    /// cut: it has been summed up, or removed. What is there now is all there is.
-    fn keep_current(&mut self, member: &Member, book: &mut Book) -> io::Result<()> {
+    /// Opens the file again where the one that is open is no longer the one at its path, or was cut: it
+    /// has been summed up or removed, and what is there now is all there is.
+    fn keep_current(&mut self) -> io::Result<()> {
         let ours = self.file.metadata()?;
         let current = match std::fs::symlink_metadata(&self.path) {
             Ok(there) => (there.dev(), there.ino()) == (ours.dev(), ours.ino()) && ours.size() >= self.read,
@@ -221,19 +148,19 @@ impl FileStore {
         };
         if !current {
             self.file = open_file(&self.path)?;
-            *book = Book::new(member.window);
+            self.book = Book::new(self.member.window);
             self.read = 0;
-            self.begun.clear();
+            self.partial.clear();
         }
         Ok(())
     }
 
     /// Appends under the lock, in one write; on a fresh line where the last one is torn.
-    fn append(&mut self, member: &Member, book: &mut Book, text: &[u8]) -> io::Result<()> {
+    fn append(&mut self, text: &[u8]) -> io::Result<()> {
         if text.is_empty() {
             return Ok(());
         }
-        self.keep_current(member, book)?;
+        self.keep_current()?;
         let size = self.file.metadata()?.size();
         let mut last = [b'\n'];
         if size > 0 {
@@ -245,29 +172,30 @@ impl FileStore {
         if written == text.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
-    /// Replaces the records of runs that have ended by sums, where they are most of the ledger. Held
-    /// under the lock; who has the old file open sees that it is not the one at its path any more.
-    fn sum_up(&mut self, member: &Member, book: &mut Book, now: f64) -> io::Result<()> {
-        if self.read < SMALL || !book.is_mostly_history() {
+    /// Replaces the entries of runs that have ended by sums, where they are most of the ledger, under
+    /// the lock. Whoever has the old file open sees that it is no longer the one at its path.
+    fn sum_up(&mut self, now: f64) -> io::Result<()> {
+        if self.read < SMALL || !self.book.is_mostly_history() {
             return Ok(());
         }
         let mut old = Vec::new();
-        io::Read::read_to_end(&mut File::open(&self.path)?, &mut old)?;
-        let new = compact::summed_up(&old, book, now)?;
+        File::open(&self.path)?.read_to_end(&mut old)?;
+        let new = compact(&old, &self.book, now)?;
         let path = beside(&self.path, "new");
         let _ = std::fs::remove_file(&path);
         let mut file = open_file(&path)?;
         file.write_all(&new)?;
+        // The rename must not be on the disk before what it names.
         file.sync_data()?;
         std::fs::rename(&path, &self.path)?;
-        self.take_in(member, book, now)
+        self.take_in(now)
     }
 
     fn acquire(&self, wait: Duration) -> io::Result<()> {
         let until = Instant::now() + wait;
         while !self.try_acquire()? {
             if Instant::now() >= until {
-                return Err(io::Error::other(format!("somebody has held its lock for {} s", wait.as_secs())));
+                return Err(io::Error::other(format!("still locked after {} s", wait.as_secs())));
             }
             std::thread::sleep(RETRY);
         }
@@ -282,8 +210,8 @@ impl FileStore {
         }
     }
 
-    fn unusable(&self, doing: &'static str, why: io::Error) -> Unusable {
-        unusable(doing, &self.path, why)
+    fn failed(&self, doing: &str, why: io::Error) -> Error {
+        failed(doing, &self.path, why)
     }
 
     fn run_file(&self, id: &str) -> PathBuf {
@@ -291,34 +219,72 @@ impl FileStore {
     }
 }
 
-/// Something could not be done with the ledger at `path`.
-fn unusable(doing: &'static str, path: &Path, why: io::Error) -> Unusable {
-    Unusable::new(doing, clean(&path.to_string_lossy()), why)
+impl Store for FileStore {
+    fn member(&self) -> &Member {
+        &self.member
+    }
+
+    fn book(&self) -> &Book {
+        &self.book
+    }
+
+    fn read(&mut self, now: f64) -> Result<bool, Error> {
+        self.look(now).map(|()| true)
+    }
+
+    fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Error> {
+        self.acquire(LEDGER_WAIT).map_err(|why| self.failed("lock", why))?;
+        let result = self.admit_locked(request, now);
+        let _ = self.lock.unlock();
+        let newer = || self.failed("use", io::Error::other("a newer budget-tee has written to it"));
+        result.map_err(|why| self.failed("write", why))?.ok_or_else(newer)
+    }
+
+    fn record(&mut self, spend: &Tally<String>, now: f64) -> Result<bool, Error> {
+        let acquired = self.try_acquire().map_err(|why| self.failed("write", why))?;
+        if acquired {
+            let result = self.write_spend(EntryKind::Spend, spend, now);
+            let _ = self.lock.unlock();
+            result.map_err(|why| self.failed("write", why))?;
+        }
+        Ok(acquired)
+    }
+
+    fn look(&mut self, now: f64) -> Result<(), Error> {
+        self.take_in(now).map_err(|why| self.failed("read", why))
+    }
+
+    fn leave(&mut self, spend: &Tally<String>, now: f64, wait: Duration) -> Result<(), Error> {
+        let Some(alive) = self.alive.take() else { return Ok(()) };
+        let missing = spend.sum().minus(self.recorded);
+        let failed = |store: &Self, why| unrecorded(store.failed("write", why), missing);
+        self.acquire(wait).map_err(|why| failed(self, why))?;
+        let result = self.write_spend(EntryKind::End, spend, now);
+        let _ = std::fs::remove_file(self.run_file(&self.member.id));
+        drop(alive);
+        let _ = self.lock.unlock();
+        result.map_err(|why| failed(self, why))
+    }
+
+    fn alive(&self, classes: Classes) -> Vec<OpenRun> {
+        let mut runs = self.book.open_runs(classes);
+        runs.retain(|run| run.id != self.member.id && is_locked(&self.run_file(&run.id)));
+        runs
+    }
+
+    fn own(&self) -> Spend {
+        self.book.spent_by(&self.member.id)
+    }
 }
 
-/// A record of a run as a line.
-fn line(
-    run: &str,
-    name: Option<&str>,
-    kind: Kind,
-    estimate: Option<Sum>,
-    models: Models<'_>,
-    now: f64,
-) -> io::Result<Vec<u8>> {
-    let at = (now * 1000.0).round() / 1000.0;
-    let record = Record {
-        v: VERSION,
-        at,
-        run: Some(run.into()),
-        name: name.map(Cow::from),
-        kind,
-        estimate: estimate.map(|sum| sum.tokens),
-        estimate_micro_usd: estimate.map(|sum| sum.micro_usd).filter(|money| *money > 0),
-        models,
-    };
-    let mut line = serde_json::to_vec(&record)?;
-    line.push(b'\n');
-    Ok(line)
+/// Something could not be done with the ledger at `path`.
+fn failed(doing: &str, path: &Path, why: io::Error) -> Error {
+    Error::file(&format!("{doing} ledger"), path, why)
+}
+
+/// A time in Unix seconds, to the millisecond.
+fn millis(now: f64) -> f64 {
+    (now * 1000.0).round() / 1000.0
 }
 
 /// `FILE.suffix`.
@@ -329,9 +295,9 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Opens or makes a regular file of this user, for it alone; never through a symlink, and without
-/// waiting for what may be a FIFO.
+/// Opens or makes a regular file of this user, readable by this user alone.
 fn open_file(path: &Path) -> io::Result<File> {
+    // Never through a symlink, which another user may have put there; and without blocking on a FIFO.
     let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match open(path, flags, Mode::RUSR | Mode::WUSR) {
         Err(rustix::io::Errno::LOOP) => return Err(io::Error::other("it is a symlink")),
@@ -339,7 +305,7 @@ fn open_file(path: &Path) -> io::Result<File> {
     };
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     if meta.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::Error::other("it belongs to another user"));
@@ -347,7 +313,7 @@ fn open_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether somebody holds a run's file locked.
+/// Whether a run holds its file locked.
 fn is_locked(path: &Path) -> bool {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(file) = open(path, flags, Mode::empty()) else { return false };

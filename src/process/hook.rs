@@ -1,8 +1,8 @@
-//! Hooks: the commands of `--on-warn` and `--on-exceed`, once for each budget.
+//! Hooks: the commands of `--on-warn` and `--on-exceed`, each run once per budget.
 //!
-//! A hook is run by the shell beside the stream, which never waits for it: it reads nothing, and
-//! what it prints goes to stderr. It knows the budget by its environment. That it failed is said.
-//! Around a command [`crate::process::child`] collects hooks too, as it does all that ends.
+//! The shell runs a hook beside the stream, which never waits for it. A hook reads nothing, what it
+//! prints goes to stderr, and its environment describes the budget; a failure of it is reported. Around
+//! a command, the child module reaps hooks too, as it does everything that ends.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -12,26 +12,26 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 
-use crate::amount::{Unit, micro};
-use crate::budget::{Budget, Cause};
-use crate::show::report::reason;
+use crate::amount::{Unit, dollars};
+use crate::budget::{Budget, Threshold};
+use crate::show::text::reason;
 
-/// How long hooks may take when everything else has ended.
-pub(crate) const LAST: Duration = Duration::from_secs(5);
+/// How long hooks may still take when everything else has ended.
+pub(crate) const HOOKS_WAIT: Duration = Duration::from_secs(5);
 
-/// The commands, as options gave them.
+/// The commands of the options.
 #[derive(Clone, Debug, Default)]
-pub struct Commands {
+pub(crate) struct HookCommands {
     /// Run when a budget passes the share that `--warn-at` names.
-    pub on_warn: Option<String>,
+    pub(crate) on_warn: Option<String>,
     /// Run when a budget is exceeded.
-    pub on_exceed: Option<String>,
+    pub(crate) on_exceed: Option<String>,
 }
 
 /// The hooks of a run.
 #[derive(Debug, Default)]
 pub struct Hooks {
-    commands: Commands,
+    commands: HookCommands,
     running: Vec<Running>,
 }
 
@@ -43,24 +43,22 @@ struct Running {
 
 impl Hooks {
     /// Hooks that run these commands.
-    #[must_use]
-    pub fn new(commands: Commands) -> Self {
+    pub(crate) fn new(commands: HookCommands) -> Self {
         Hooks { commands, running: Vec::new() }
     }
 
-    /// Runs what there is to run for this budget. Returns what to say where it cannot be started.
-    pub fn run(&mut self, cause: Cause, budget: &Budget) -> Option<String> {
-        let (option, why, command) = match cause {
-            Cause::Near => ("--on-warn", "near", self.commands.on_warn.as_ref()?),
-            Cause::Exceeded => ("--on-exceed", "exceeded", self.commands.on_exceed.as_ref()?),
+    /// Runs the hook for a threshold that a budget has passed, where there is one. Returns what to report
+    /// where it cannot be started.
+    pub(crate) fn run(&mut self, threshold: Threshold, budget: &Budget) -> Option<String> {
+        let (option, why, command) = match threshold {
+            Threshold::WarnAt => ("--on-warn", "near", self.commands.on_warn.as_ref()?),
+            Threshold::Limit => ("--on-exceed", "exceeded", self.commands.on_exceed.as_ref()?),
         };
         let figure = |value: u64| match budget.unit {
             Unit::Tokens => value.to_string(),
-            Unit::Usd => micro(value).to_string(),
+            Unit::Usd => dollars(value).to_string(),
         };
         let mut shell = Command::new("/bin/sh");
-        #[cfg(feature = "redis")]
-        shell.env_remove(crate::ledger::redis::address::HANDED_PASSWORD);
         let started = shell
             .args(["-c", command])
             .env("BUDGET_TEE_BUDGET_NAME", budget.name())
@@ -71,7 +69,7 @@ impl Hooks {
             .env("BUDGET_TEE_BUDGET_REASON", why)
             .stdin(Stdio::null())
             .stdout(io::stderr())
-            // A signal to the pipeline is no reason not to tell of the budget.
+            // A group of its own: Ctrl-C on the pipeline must not keep the hook from reporting.
             .process_group(0)
             .spawn();
         match started {
@@ -81,35 +79,34 @@ impl Hooks {
         None
     }
 
-    /// The processes of the hooks that have not ended.
-    pub fn pids(&self) -> impl Iterator<Item = Pid> {
+    /// The pids of the hooks that have not ended.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = Pid> {
         self.running.iter().map(|hook| hook.pid)
     }
 
     /// Whether any has not ended.
-    #[must_use]
-    pub fn are_running(&self) -> bool {
+    pub(crate) fn are_running(&self) -> bool {
         !self.running.is_empty()
     }
 
-    /// Collects the hooks that have ended, where nobody else collects processes. Returns what to say
-    /// of those that failed.
-    pub fn collect(&mut self) -> Vec<String> {
+    /// Reaps the hooks that have ended, where nobody else reaps processes. Returns what to report of
+    /// those that failed.
+    pub(crate) fn reap(&mut self) -> Vec<String> {
         let pids: Vec<_> = self.pids().collect();
-        let mut words = Vec::new();
+        let mut messages = Vec::new();
         for pid in pids {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => words.extend(self.ended(pid, status)),
-                // It is gone, and nobody can tell how.
+                Ok(Some((pid, status))) => messages.extend(self.ended(pid, status)),
+                // It is gone, and how it ended is not known.
                 Err(Errno::CHILD) => self.running.retain(|hook| hook.pid != pid),
                 _ => {}
             }
         }
-        words
+        messages
     }
 
-    /// Takes in that a process has ended. Returns what to say where it was a hook and has failed.
-    pub fn ended(&mut self, pid: Pid, status: WaitStatus) -> Option<String> {
+    /// Takes in that a process has ended. Returns what to report where it was a hook and has failed.
+    pub(crate) fn ended(&mut self, pid: Pid, status: WaitStatus) -> Option<String> {
         let at = self.running.iter().position(|hook| hook.pid == pid)?;
         let option = self.running.swap_remove(at).option;
         match (status.exit_status(), status.terminating_signal()) {
@@ -119,8 +116,8 @@ impl Hooks {
         }
     }
 
-    /// Gives up those that still run. Returns what to say of them.
-    pub fn leave(&mut self) -> Vec<String> {
-        self.running.drain(..).map(|hook| format!("the command of {} goes on", hook.option)).collect()
+    /// Leaves alone the hooks that still run. Returns what to report of them.
+    pub(crate) fn abandon(&mut self) -> Vec<String> {
+        self.running.drain(..).map(|hook| format!("the command of {} is still running", hook.option)).collect()
     }
 }

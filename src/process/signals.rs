@@ -1,4 +1,6 @@
 //! Signals to budget-tee, delivered as something to poll.
+//!
+//! A flag that a handler sets would not wake a blocked read, since handlers restart it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,29 +11,26 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use signal_hook::low_level::signal_name;
 
-/// The signals that have arrived.
-#[derive(Debug)]
-pub struct Signals(SignalDelivery<UnixStream, SignalOnly>);
+/// The signals that end budget-tee.
+pub(crate) const END: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT];
 
-/// Those that end budget-tee.
-pub const END: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+/// The signals that end a filter or tell of its hooks.
+pub(crate) const FILTER: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD];
 
-/// Those that end a filter or tell of its hooks.
-pub const FILTER: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD];
+/// The signals that are passed on to a wrapped command or tell of it.
+pub(crate) const WRAP: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCHLD];
 
-/// Those that are passed on to a wrapped command or tell of it.
-pub const WRAP: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCHLD];
-
-/// Those that tell that the bars may have to be drawn again.
+/// The signals after which the bars may have to be drawn again.
 const REDRAW: &[i32] = &[SIGWINCH, SIGCONT];
 
+/// The signals that have arrived.
+#[derive(Debug)]
+pub(crate) struct Signals(SignalDelivery<UnixStream, SignalOnly>);
+
 impl Signals {
-    /// Catches `signals`. One that is ignored (`nohup`, a shell's background job) stays ignored, all
-    /// but CHLD: without it nothing could be reaped.
-    ///
-    /// # Errors
-    /// Where the socket pair or a handler cannot be had.
-    pub fn catch(signals: &[i32]) -> io::Result<Self> {
+    /// Catches `signals`. One that is ignored (by `nohup`, in a shell's background job) stays ignored,
+    /// except CHLD: nothing could be reaped without it.
+    pub(crate) fn catch(signals: &[i32]) -> io::Result<Self> {
         let ignored = ignored();
         let caught =
             signals.iter().chain(REDRAW).filter(|signal| **signal == SIGCHLD || ignored >> (**signal - 1) & 1 == 0);
@@ -39,23 +38,19 @@ impl Signals {
         SignalDelivery::with_pipe(read, write, SignalOnly, caught.collect::<Vec<_>>()).map(Signals)
     }
 
-    /// Those that arrived since the last call.
-    pub fn arrived(&mut self) -> impl Iterator<Item = i32> {
+    /// Those that have arrived since the last call.
+    pub(crate) fn arrived(&mut self) -> impl Iterator<Item = i32> {
         self.0.pending()
     }
 }
 
-/// Whether a signal only tells that the bars may have to be drawn again.
-#[must_use]
-pub fn is_redraw(signal: i32) -> bool {
+/// Whether a signal only says that the bars may have to be drawn again.
+pub(crate) fn is_redraw(signal: i32) -> bool {
     REDRAW.contains(&signal)
 }
 
 /// A signal by its number or its name, with or without `SIG`, in either case.
-///
-/// # Errors
-/// Where there is no such signal; the text says what is wanted.
-pub fn by_name(text: &str) -> Result<i32, String> {
+pub(crate) fn by_name(text: &str) -> Result<i32, String> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let named = |number: &i32| signal_name(*number).is_some_and(|known| known.strip_prefix("SIG") == Some(name));
@@ -70,7 +65,7 @@ impl AsFd for Signals {
     }
 }
 
-/// The mask of signals ignored at the start, as /proc tells it; none where it does not.
+/// The mask of the signals ignored at the start, as /proc has it; none where it does not.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

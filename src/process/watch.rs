@@ -1,12 +1,11 @@
-//! The watch: starts the relay, waits for signals and news, and has the screen drawn.
+//! The watch: starts the relay, waits for signals and news, and has the bars drawn.
 //!
-//! One poll waits for everything. The relay never waits for the watch, and whoever holds the watch
-//! can end the process while the relay is blocked.
+//! One poll waits for everything. The relay never waits for the watch, and the watch can end the
+//! process while the relay is blocked.
 
-use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,46 +14,31 @@ use rustix::io::Errno;
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
 
 use crate::error::Exit;
-use crate::ledger::keeper::Account;
-use crate::process::hook::{self, Hooks};
+use crate::process::hook::HOOKS_WAIT;
+use crate::process::job::Job;
 use crate::process::signals::{self, Signals};
-use crate::run::{Run, lock};
-use crate::show::report::{self, Frame, Style};
-use crate::show::screen::Screen;
-use crate::stream::relay::{End, Enough, Relay};
+use crate::process::wake::{Wake, lock};
+use crate::show::text::reason;
+use crate::stream::relay::{End, Relay};
 
 /// Bars are redrawn at most this often.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// Where stderr does not take what was drawn, it is tried again this often.
-const BEHIND: Duration = Duration::from_secs(1);
+/// Where stderr did not take what was drawn, it is tried again this often.
+const RETRY_STDERR: Duration = Duration::from_secs(1);
 
-/// A run under way, and the screen that shows it.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    /// What the relay feeds.
-    pub run: Arc<Mutex<Run>>,
-    /// Stderr.
-    pub screen: Arc<Mutex<Screen>>,
-    /// What is run when a budget runs out.
-    pub hooks: Arc<Mutex<Hooks>>,
-}
-
-/// Forwards stdin to stdout until the stream ends, a budget trips, or a signal comes.
-///
-/// # Errors
-/// Where the pipes, signal handlers or thread that this takes cannot be had.
-pub fn filter(shared: &Shared, account: Option<&mut Account>) -> io::Result<Exit> {
+/// Forwards stdin to stdout until the stream ends, block mode stops it, or a signal comes.
+pub fn filter(job: &mut Job) -> io::Result<Exit> {
     let signals = Signals::catch(signals::FILTER)?;
-    let mut watch = Watch::start(shared.clone(), account, signals, stdin(), true)?;
+    let mut watch = Watch::start(job, signals, stdin(), true)?;
     let (exit, signal) = loop {
         let news = watch.wait(None, None, false)?;
-        shared.run_hooks();
-        shared.collect_hooks();
+        watch.job.run_hooks();
+        watch.job.reap_hooks();
         if let Some(end) = news.end {
             let exit = match end {
                 End::Stream => Exit::Done,
-                End::Trip => Exit::Tripped,
+                End::Stopped => Exit::Stopped,
                 End::ReaderGone => Exit::ReaderGone,
                 End::Unreadable(_) | End::Unwritable(_) => Exit::Failed,
             };
@@ -65,21 +49,21 @@ pub fn filter(shared: &Shared, account: Option<&mut Account>) -> io::Result<Exit
         }
     };
     match (exit, signal) {
-        (_, None) => watch.await_hooks(exit, || shared.collect_hooks()),
+        (_, None) => watch.await_hooks(exit, Job::reap_hooks),
         (Exit::Done, Some(signal)) => Ok(Exit::Signal(signal)),
         (exit, Some(_)) => Ok(exit),
     }
 }
 
-/// What a wait came to.
+/// What a wait brought.
 #[derive(Debug, Default)]
-pub struct News {
+pub(crate) struct News {
     /// The relay has ended.
-    pub end: Option<End>,
-    /// Signals that arrived, other than those that only tell of a redraw.
-    pub signals: Vec<i32>,
+    pub(crate) end: Option<End>,
+    /// Signals that arrived, without those that only ask for a redraw.
+    pub(crate) signals: Vec<i32>,
     /// Nobody can read stdout any more.
-    pub reader_gone: bool,
+    pub(crate) reader_gone: bool,
 }
 
 impl News {
@@ -89,198 +73,185 @@ impl News {
     }
 }
 
+/// How the relay and the watch wake each other.
+#[derive(Debug)]
+struct Wakes {
+    /// A total has changed, or there is something to report: worth a redraw.
+    news: Wake,
+    /// The run was stopped.
+    urgent: Wake,
+    /// The relay has ended.
+    ended: Wake,
+    /// The relay is to forward what there is and wait for nothing more.
+    finish: Wake,
+}
+
+/// Raises a flag when it goes out of scope, also by a panic.
+struct RaiseAtEnd<'a>(&'a Wake);
+
+impl Drop for RaiseAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
+}
+
 /// The relay at work, and everything that is waited for.
 #[derive(Debug)]
-pub struct Watch<'a> {
-    shared: Shared,
-    account: Option<&'a mut Account>,
+pub(crate) struct Watch<'a> {
+    pub(crate) job: &'a mut Job,
     signals: Signals,
-    bell: PipeReader,
-    rung: Arc<AtomicBool>,
+    wakes: Arc<Wakes>,
     relay: Option<JoinHandle<End>>,
-    enough: Arc<Enough>,
     can_be_stopped: bool,
     redraw: Redraw,
 }
 
 impl<'a> Watch<'a> {
-    /// Starts the relay from `input` to stdout; see [`Relay::ends_at_trip`].
-    ///
-    /// # Errors
-    /// Where the pipes or the thread that this takes cannot be had.
-    pub fn start(
-        shared: Shared,
-        account: Option<&'a mut Account>,
+    /// Starts the relay from `input` to stdout; see [`Relay::ends_at_stop`].
+    pub(crate) fn start(
+        job: &'a mut Job,
         signals: Signals,
         input: impl AsFd + Send + 'static,
-        ends_at_trip: bool,
+        ends_at_stop: bool,
     ) -> io::Result<Self> {
-        let (bell, bell_writer) = pipe()?;
-        let rung = Arc::new(AtomicBool::new(false));
-        let enough = Arc::new(Enough::new()?);
-        let bell_end = Bell { pipe: bell_writer, rung: Arc::clone(&rung) };
-        let can_be_stopped = ends_at_trip && account.as_ref().is_some_and(|account| account.is_limited());
-        let (shared_too, enough_too) = (shared.clone(), Arc::clone(&enough));
+        let wakes = Wakes { news: Wake::new()?, urgent: Wake::new()?, ended: Wake::new()?, finish: Wake::new()? };
+        let wakes = Arc::new(wakes);
+        let can_be_stopped = ends_at_stop && job.keeper.as_ref().is_some_and(|keeper| keeper.is_limited());
+        let (run, screen, of_relay) = (Arc::clone(&job.run), Arc::clone(&job.screen), Arc::clone(&wakes));
         let relay = std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
-            let shares = lock(&shared_too.screen).shares_stdout();
+            let _ended = RaiseAtEnd(&of_relay.ended);
+            let shares = lock(&screen).shares_stdout();
             let relay = Relay {
-                run: &shared_too.run,
-                terminal: shares.then_some(&*shared_too.screen),
-                ring: |urgent| bell_end.ring(urgent),
-                ends_at_trip,
-                enough: &enough_too,
+                run: &run,
+                terminal: shares.then_some(&*screen),
+                news: &of_relay.news,
+                urgent: &of_relay.urgent,
+                ends_at_stop,
+                finish: &of_relay.finish,
                 can_be_stopped,
             };
             let end = relay.relay(&input, stdout());
-            if ends_at_trip
-                && !matches!(end, End::Stream)
-                && let Ok(null) = std::fs::File::open("/dev/null")
-            {
-                // Nothing more is read: its writer learns of it now.
-                let _ = dup2_stdin(null);
-            }
-            // The next in the pipe sees the end of the stream now, not after the report; and a
-            // child that writes on learns that nobody reads.
-            if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
-                let _ = dup2_stdout(null);
-            }
+            close_streams(ends_at_stop && end != End::Stream);
             end
         })?;
-        let (relay, redraw) = (Some(relay), Redraw::default());
-        Ok(Watch { shared, account, signals, bell, rung, relay, enough, can_be_stopped, redraw })
+        Ok(Watch { job, signals, wakes, relay: Some(relay), can_be_stopped, redraw: Redraw::default() })
     }
 
-    /// Tells the relay to forward what there is and to wait for nothing more.
-    pub fn enough(&self) {
-        self.enough.say();
+    /// Makes the relay forward what there is and wait for nothing more.
+    pub(crate) fn finish_relay(&self) {
+        self.wakes.finish.raise();
     }
 
-    /// Waits for news, at most for `time`, or until `child` is readable; meanwhile the bars are
-    /// drawn. Whether stdout still has a reader is looked at where `stdout_too` says so.
-    ///
-    /// # Errors
-    /// Where poll fails.
-    pub fn wait(
+    /// Waits for news for at most `time`, or until `child` is readable; the bars are drawn meanwhile.
+    /// With `stdout_too` it also notices that stdout has lost its reader.
+    pub(crate) fn wait(
         &mut self,
         time: Option<Duration>,
         child: Option<BorrowedFd<'_>>,
         stdout_too: bool,
     ) -> io::Result<News> {
-        let due = self.account.as_ref().and_then(|account| account.due());
+        let due = self.job.keeper.as_ref().and_then(|keeper| keeper.due());
         let due = due.map(|due| due.saturating_duration_since(Instant::now()));
         let time = [time, self.redraw.wait(), due].into_iter().flatten().min();
-        // The bell of a relay that has ended rings for ever; stdout is not its own any more.
-        let listening = self.relay.is_some();
-        let [bell, called, reader_gone, _, ledger] = {
-            let bell = if listening { self.bell.as_fd() } else { self.signals.as_fd() };
-            let out: BorrowedFd<'_> = if stdout_too && listening { stdout() } else { bell };
-            let signals = self.signals.as_fd();
-            let child = child.unwrap_or(signals);
-            let ledger = self.account.as_ref().and_then(|account| account.bell());
+        // Once the relay has ended, stdout is /dev/null.
+        let stdout_too = stdout_too && self.relay.is_some();
+        let [news, urgent, ended, signals, reader_gone, _, ledger] = {
+            let input = |fd| Some((fd, PollFlags::IN));
             let fds = [
-                (bell, PollFlags::IN),
-                (signals, PollFlags::IN),
-                (out, PollFlags::empty()),
-                (child, PollFlags::IN),
-                (ledger.unwrap_or(signals), PollFlags::IN),
+                input(self.wakes.news.as_fd()),
+                input(self.wakes.urgent.as_fd()),
+                input(self.wakes.ended.as_fd()),
+                input(self.signals.as_fd()),
+                stdout_too.then_some((stdout(), PollFlags::empty())),
+                child.and_then(input),
+                self.job.keeper.as_ref().and_then(|keeper| keeper.wake()).and_then(input),
             ];
-            let [bell, called, reader_gone, child, rang] = ready(fds, time)?;
-            [bell, called, reader_gone, child, rang && ledger.is_some()]
+            ready(fds, self.signals.as_fd(), time)?
         };
-        if let Some(account) = self.account.as_mut().filter(|_| ledger) {
-            account.called();
+        if let Some(keeper) = self.job.keeper.as_mut().filter(|_| ledger) {
+            keeper.woken();
         }
-        let mut news = News { reader_gone: reader_gone && stdout_too && listening, ..News::default() };
-        if bell && listening {
-            self.redraw.wanted = true;
-            if matches!(self.bell.read(&mut [0]), Ok(0)) {
-                news.end = self.relay.take().map(|relay| self.ended(relay));
+        let mut brought = News { reader_gone, ..News::default() };
+        for (is_raised, wake) in [(news, &self.wakes.news), (urgent, &self.wakes.urgent), (ended, &self.wakes.ended)] {
+            if is_raised {
+                wake.silence();
+                self.redraw.wanted = true;
             }
         }
-        if called {
+        if urgent {
+            self.wakes.urgent.lower();
+        }
+        if ended {
+            brought.end = self.relay.take().map(|relay| self.ended(relay));
+        }
+        if signals {
             let (redraw, others) = self.signals.arrived().partition(|signal| signals::is_redraw(*signal));
-            news.signals = others;
+            brought.signals = others;
             self.redraw.wanted |= !Vec::is_empty(&redraw);
         }
-        let is_due = self.redraw.is_due();
-        if is_due {
-            // Further news had not to be told since the bell rang. It rings again from before the
-            // run is looked at, so that none is missed.
-            self.rung.store(false, Ordering::SeqCst);
-        }
-        self.keep_account();
-        if is_due {
-            let behind = self.shared.draw();
-            self.redraw = Redraw { wanted: behind, last: Some(Instant::now()), behind };
-        }
-        Ok(news)
+        self.keep_up();
+        Ok(brought)
     }
 
-    /// Waits for the last hooks, which may take a little longer than the stream, and collects them
-    /// with `collect`. Returns how budget-tee exits: as was decided, or by a signal that came.
-    ///
-    /// # Errors
-    /// Where poll fails.
-    pub fn await_hooks(&mut self, exit: Exit, mut collect: impl FnMut()) -> io::Result<Exit> {
-        let due = Instant::now() + hook::LAST;
-        while lock(&self.shared.hooks).are_running() {
+    /// Draws the bars and keeps the ledger, where that is due.
+    fn keep_up(&mut self) {
+        let is_due = self.redraw.is_due();
+        if is_due {
+            // Until now further news woke nobody. The flag goes down before the run is looked at, so that
+            // none is missed.
+            self.wakes.news.lower();
+        }
+        let changed = self.job.keep_ledger(|| self.wakes.news.lower());
+        self.redraw.wanted |= changed;
+        if changed && self.can_be_stopped && self.job.run().is_stopped() {
+            self.finish_relay();
+        }
+        if is_due {
+            let behind = self.job.draw();
+            self.redraw = Redraw { wanted: behind, last: Some(Instant::now()), behind };
+        }
+    }
+
+    /// Waits for the last hooks, which may take a little longer than the stream, and reaps them with
+    /// `reap`. Returns how budget-tee exits: as was decided, or by a signal that came.
+    pub(crate) fn await_hooks(&mut self, exit: Exit, mut reap: impl FnMut(&mut Job)) -> io::Result<Exit> {
+        let due = Instant::now() + HOOKS_WAIT;
+        while self.job.hooks.are_running() {
             let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
             let news = self.wait(Some(left), None, false)?;
-            collect();
+            reap(self.job);
             if let Some(signal) = news.end_signal() {
                 return Ok(Exit::Signal(signal));
             }
         }
-        let words = lock(&self.shared.hooks).leave();
-        words.iter().for_each(|words| self.shared.say(words));
+        self.job.abandon_hooks();
         Ok(exit)
     }
 
-    /// Records what was used and looks at what others used, where that is due.
-    fn keep_account(&mut self) {
-        let Some(account) = &mut self.account else { return };
-        account.news(&lock(&self.shared.run));
-        if account.due().is_none_or(|due| due > Instant::now()) {
-            return;
-        }
-        self.rung.store(false, Ordering::SeqCst);
-        let (changed, words) = account.step(&self.shared.run);
-        if let Some(words) = words {
-            self.shared.say(&words);
-        }
-        self.redraw.wanted |= changed;
-        if changed && self.can_be_stopped && lock(&self.shared.run).tripped() {
-            self.enough.say();
-        }
-    }
-
-    /// How the relay ended; where it failed, that is said.
+    /// How the relay ended; a failure is reported.
     fn ended(&self, relay: JoinHandle<End>) -> End {
         let end = relay.join().unwrap_or(End::Unreadable(Errno::IO));
         match end {
-            End::Unreadable(error) => self.shared.say(&format!("cannot read stdin: {}", report::reason(error))),
-            End::Unwritable(error) => self.shared.say(&format!("cannot write to stdout: {}", report::reason(error))),
+            End::Unreadable(error) => self.job.say(&format!("cannot read stdin: {}", reason(error))),
+            End::Unwritable(error) => self.job.say(&format!("cannot write to stdout: {}", reason(error))),
             _ => {}
         }
         end
     }
 }
 
-/// Wakes the watch: for news once until it is about to look at the run, for what is urgent at once.
-/// The pipe's end tells the relay's.
-struct Bell {
-    pipe: PipeWriter,
-    rung: Arc<AtomicBool>,
-}
-
-impl Bell {
-    fn ring(&self, urgent: bool) {
-        if !self.rung.swap(true, Ordering::SeqCst) || urgent {
-            let _ = (&self.pipe).write(&[1]);
-        }
+/// Closes stdout once all is written, and stdin where nothing more is read, by putting /dev/null in
+/// their place. The next program of the pipeline sees the end of the stream now, not after the report;
+/// and a writer that goes on learns that nobody reads.
+fn close_streams(stdin_too: bool) {
+    if stdin_too && let Ok(null) = std::fs::File::open("/dev/null") {
+        let _ = dup2_stdin(null);
+    }
+    if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
+        let _ = dup2_stdout(null);
     }
 }
 
@@ -289,14 +260,14 @@ impl Bell {
 struct Redraw {
     wanted: bool,
     last: Option<Instant>,
-    /// Stderr has not taken the last yet.
+    /// Stderr has not taken the last frame yet.
     behind: bool,
 }
 
 impl Redraw {
-    /// How long to wait for the next time; for ever where nothing is to be drawn.
+    /// How long to wait for the next time; `None` where nothing is to be drawn.
     fn wait(&self) -> Option<Duration> {
-        let every = if self.behind { BEHIND } else { REDRAW };
+        let every = if self.behind { RETRY_STDERR } else { REDRAW };
         let since = self.last.map_or(every, |last| last.elapsed());
         self.wanted.then(|| every.saturating_sub(since))
     }
@@ -306,88 +277,20 @@ impl Redraw {
     }
 }
 
-/// Which of these descriptors have something to tell, after at most `time`. What poll tells unasked
-/// counts: an end, an error.
-fn ready<const N: usize>(fds: [(BorrowedFd<'_>, PollFlags); N], time: Option<Duration>) -> io::Result<[bool; N]> {
-    let mut polled = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
+/// Which of these descriptors have something to say, after at most `time`. An end or an error counts,
+/// which poll reports without being asked. `idle` stands in for those that are not there.
+fn ready<const N: usize>(
+    fds: [Option<(BorrowedFd<'_>, PollFlags)>; N],
+    idle: BorrowedFd<'_>,
+    time: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    let mut polled = fds.map(|fd| {
+        let (fd, flags) = fd.unwrap_or((idle, PollFlags::empty()));
+        PollFd::from_borrowed_fd(fd, flags)
+    });
     let timeout = time.and_then(|time| Timespec::try_from(time).ok());
     match poll(&mut polled, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(polled.map(|fd| !fd.revents().is_empty())),
+        Ok(_) | Err(Errno::INTR) => Ok(std::array::from_fn(|at| fds[at].is_some() && !polled[at].revents().is_empty())),
         Err(error) => Err(error.into()),
     }
-}
-
-impl Shared {
-    /// Says a line on stderr.
-    pub fn say(&self, text: &str) {
-        if let Some(mut screen) = self.free_screen() {
-            screen.say(text);
-        }
-    }
-
-    /// Runs hooks where a budget has called for it.
-    pub fn run_hooks(&self) {
-        let alarms = lock(&self.run).alarms();
-        let mut hooks = lock(&self.hooks);
-        let words: Vec<_> = alarms.iter().filter_map(|(cause, budget)| hooks.run(*cause, budget)).collect();
-        drop(hooks);
-        words.iter().for_each(|words| self.say(words));
-    }
-
-    fn collect_hooks(&self) {
-        let words = lock(&self.hooks).collect();
-        words.iter().for_each(|words| self.say(words));
-    }
-
-    /// Says what is to be said.
-    pub fn say_notices(&self) {
-        if let Some(mut screen) = self.free_screen() {
-            let words = notices(&mut lock(&self.run), screen.style());
-            words.iter().for_each(|words| screen.say(words));
-        }
-    }
-
-    /// The same, and shows how the budgets stand. Where the relay holds the screen, that waits: the
-    /// relay rings once it has written. Returns whether stderr has yet to take some of it.
-    fn draw(&self) -> bool {
-        let Some(mut screen) = self.free_screen() else { return false };
-        let mut run = lock(&self.run);
-        let frame = if screen.is_quiet() { Frame::default() } else { report::frame(&run, screen.style()) };
-        let words = notices(&mut run, screen.style());
-        // The relay must not wait for stderr.
-        drop(run);
-        words.iter().for_each(|words| screen.say(words));
-        screen.show(&frame);
-        screen.is_behind()
-    }
-
-    /// The screen, unless the relay holds it: it does while it writes to the same terminal, which
-    /// may have stopped taking text.
-    fn free_screen(&self) -> Option<MutexGuard<'_, Screen>> {
-        match self.screen.try_lock() {
-            Ok(screen) => Some(screen),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-}
-
-/// What is to be said since the last time.
-fn notices(run: &mut Run, style: Style) -> Vec<String> {
-    run.notices().iter().map(|notice| report::notice(notice, run, style)).collect()
-}
-
-/// The last words: what is still to be said, and the report.
-pub fn finish(shared: &Shared, exit: Exit) {
-    let Some(mut screen) = shared.free_screen() else { return };
-    let mut run = lock(&shared.run);
-    let style = screen.style();
-    notices(&mut run, style).iter().for_each(|words| screen.say(words));
-    if matches!(exit, Exit::Done | Exit::Child(0)) && !run.meter.usage_seen() {
-        screen.say(report::NO_USAGE);
-    }
-    let nothing_ran = matches!(exit, Exit::CannotRun | Exit::NotFound | Exit::Child(126 | 127)) && run.lines() == 0;
-    let quiet = exit == Exit::ReaderGone || nothing_ran || screen.is_quiet();
-    let report = if quiet { String::new() } else { report::report(&run, exit, style) };
-    screen.finish(&report);
 }

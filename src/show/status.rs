@@ -5,79 +5,94 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::amount::{Unit, exact, human, in_full, micro};
-use crate::budget::{Budget, Budgets, Sum};
-use crate::count::tokens::{Classes, Spend};
+use crate::amount::{Amounts, Unit, dollars, human, in_full};
+use crate::budget::{Budget, Budgets};
+use crate::count::tokens::{Classes, Counts, Spend};
 use crate::ledger::book::{Book, OpenRun, PACE_OVER};
-use crate::show::report::{Style, budget_lines, classes_line, label, model_lines, span};
-use crate::show::summary::BudgetFacts;
+use crate::run::Run;
+use crate::show::bar::{NAME_MAX, budget_lines};
+use crate::show::report::{classes_line, model_lines};
+use crate::show::summary::{BudgetFacts, json_line};
+use crate::show::text::{Style, plural, seconds};
 
-/// A ledger's state, as far as a report needs it. Spans are in seconds.
-#[derive(Debug)]
+/// A ledger's state, as far as a report needs it.
 pub struct Status<'a> {
-    /// What the ledger adds up to.
-    pub book: &'a Book,
+    book: &'a Book,
     /// The runs that are alive.
-    pub alive: &'a [OpenRun],
+    alive: Vec<OpenRun>,
     /// The budgets, with what is used of each.
-    pub budgets: &'a Budgets,
-    /// Which tokens count.
-    pub classes: Classes,
-    /// How far back spend binds.
-    pub window: Option<f64>,
+    budgets: &'a Budgets,
+    classes: Classes,
+    /// How many seconds back spend counts; `None` for all of it.
+    window: Option<f64>,
     /// The time in Unix seconds.
-    pub now: f64,
+    now: f64,
 }
 
-impl Status<'_> {
-    /// What counts of what was spent over the last hour.
-    fn pace(&self) -> Sum {
-        Sum::of(&self.book.used(None, Some(PACE_OVER), self.now), self.classes)
+impl<'a> Status<'a> {
+    /// The state of a ledger that adds up to `book`, with the budgets and classes of `run`.
+    pub fn new(book: &'a Book, alive: Vec<OpenRun>, run: &'a mut Run, window: Option<f64>, now: f64) -> Self {
+        let classes = run.classes;
+        run.budgets.set_all(|name| Amounts::of(&book.used(name, window, now), classes));
+        Status { book, alive, budgets: &run.budgets, classes, window, now }
     }
 
-    /// Seconds until a budget is spent at the present pace of what is charged to it.
+    /// What was spent in the window, by a command or by all.
+    fn spent(&self, command: Option<&str>) -> Spend {
+        self.book.used(command, self.window, self.now)
+    }
+
+    /// What was used in the last hour, by a command or by all.
+    fn pace(&self, command: Option<&str>) -> Amounts {
+        Amounts::of(&self.book.used(command, Some(PACE_OVER), self.now), self.classes)
+    }
+
+    /// Seconds until a budget is used up at the present pace.
     fn spent_in(&self, budget: &Budget) -> Option<f64> {
-        let used = self.book.used(budget.command.as_deref(), Some(PACE_OVER), self.now);
+        let pace = self.pace(budget.command.as_deref()).get(budget.unit);
         #[expect(clippy::cast_precision_loss, reason = "an estimate for reading")]
-        let (pace, left) = (Sum::of(&used, self.classes).unit(budget.unit) as f64, budget.remaining() as f64);
+        let (pace, left) = (pace as f64, budget.remaining() as f64);
         (pace > 0.0 && budget.remaining() > 0).then(|| left / pace * PACE_OVER)
     }
 
-    /// Seconds until a budget that is used up has room again, where a window forgets.
+    /// Seconds until a budget that is used up has room again, as the window moves on.
     fn room_in(&self, budget: &Budget) -> Option<f64> {
         let below = budget.limit.saturating_sub(1);
         let name = budget.command.as_deref();
-        let of = |spend: &Spend| Sum::of(spend, self.classes).unit(budget.unit);
+        let of = |spend: &Spend| Amounts::of(spend, self.classes).get(budget.unit);
         self.window.and_then(|window| self.book.room_in(name, window, below, of, self.now))
     }
 
-    fn reserved(&self) -> Sum {
-        self.alive.iter().fold(Sum::default(), |sum, run| sum.plus(run.reserved))
+    fn reserved(&self) -> Amounts {
+        self.alive.iter().fold(Amounts::default(), |sum, run| sum.plus(run.reserved))
     }
 
-    /// What every command used that has no budget, most first.
+    /// The tokens of each command.
+    fn commands(&self) -> impl Iterator<Item = (&str, u64)> {
+        let names = self.book.by_command().filter_map(|(name, _)| name);
+        names.map(|name| (name, self.classes.count(&self.spent(Some(name)).tokens)))
+    }
+
+    /// The commands without a budget, the one that used most first.
     fn other_commands(&self) -> Vec<(&str, u64)> {
         let known = |name: &str| self.budgets.all().iter().any(|budget| budget.command.as_deref() == Some(name));
-        let mut others: Vec<_> = self
-            .book
-            .by_command()
-            .filter_map(|(name, _)| name)
-            .filter(|name| !known(name))
-            .map(|name| (name, self.classes.count(&self.book.used(Some(name), self.window, self.now))))
-            .collect();
+        let mut others: Vec<_> = self.commands().filter(|(name, _)| !known(name)).collect();
         others.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         others
+    }
+
+    /// Whether any budget is exceeded.
+    pub fn is_exceeded(&self) -> bool {
+        self.budgets.all().iter().any(Budget::is_exceeded)
     }
 }
 
 /// The report for people.
-#[must_use]
 pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
-    let total = status.book.used(None, status.window, status.now);
-    let counted = status.classes.count(&total);
-    let mut out = String::new();
-    let window = status.window.map_or(String::new(), |window| format!(", last {}", span(window)));
-    let _ = writeln!(out, "budget-tee: ledger {title}{window}");
+    let total = status.spent(None);
+    let counted = status.classes.count(&total.tokens);
+    let window = status.window.map_or(String::new(), |window| format!(", last {}", seconds(window)));
+    let mut out = format!("budget-tee: ledger {title}{window}\n");
     for line in budget_lines(status.budgets.all().iter(), counted, |_| false, style) {
         let _ = writeln!(out, "{line}");
     }
@@ -85,42 +100,49 @@ pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
         let _ = writeln!(out, "total     {}", human(Unit::Tokens, counted));
     }
     let _ = writeln!(out, "cost      {}", human(Unit::Usd, total.micro_usd));
-    out.push_str(&classes_line(&total, status.classes));
+    out.push_str(&classes_line(&total.tokens, status.classes));
     let models = status.book.by_model();
-    if status.window.is_some() && models.iter().any(|(_, tokens)| !tokens.is_zero()) {
+    if status.window.is_some() && !models.sum().is_zero() {
         out.push_str("models    since the beginning\n");
     }
-    out.push_str(&model_lines(&models, style));
+    out.push_str(&model_lines(models, style));
     for (name, used) in status.other_commands() {
-        let _ = writeln!(out, "command   {} {}", label(name, 40, style), human(Unit::Tokens, used));
+        let _ = writeln!(out, "command   {} {}", style.label(name, 40), human(Unit::Tokens, used));
     }
-    let alive = status.alive.len();
-    let holding = if alive > 0 { format!(", holding {}", both(status.reserved())) } else { String::new() };
-    let _ = writeln!(out, "alive     {alive} run{}{holding}", if alive == 1 { "" } else { "s" });
-    let _ = writeln!(out, "pace      {} in the last hour", both(status.pace()));
+    let alive = status.alive.len() as u64;
+    let reserved = if alive > 0 { format!(", reserved {}", both(status.reserved())) } else { String::new() };
+    let _ = writeln!(out, "alive     {}{reserved}", plural(alive, "run"));
+    let _ = writeln!(out, "pace      {} in the last hour", both(status.pace(None)));
     for budget in status.budgets.all() {
-        let name = label(budget.name(), 24, style);
-        let left = format!("left      {name} {}", in_full(budget.unit, budget.remaining()));
-        let then = match (status.room_in(budget), status.spent_in(budget)) {
-            (Some(room), _) if budget.remaining() == 0 => format!(", room again in {}", span(room)),
-            (_, Some(spent)) => format!(", spent in {} at this pace", span(spent)),
-            _ => String::new(),
-        };
-        let _ = writeln!(out, "{left}{then}");
+        let _ = writeln!(out, "{}", left(status, budget, style));
     }
     if status.book.broken() > 0 {
-        let _ = writeln!(out, "broken    {} lines are no records and do not count", exact(status.book.broken()));
+        let _ =
+            writeln!(out, "broken    {} that are no records and do not count", plural(status.book.broken(), "line"));
     }
     out
 }
 
-/// Tokens, and dollars where there are any.
-fn both(sum: Sum) -> String {
-    let tokens = human(Unit::Tokens, sum.tokens);
-    if sum.micro_usd > 0 { format!("{tokens} and {}", human(Unit::Usd, sum.micro_usd)) } else { tokens }
+/// What is left of a budget, and for how long.
+fn left(status: &Status<'_>, budget: &Budget, style: Style) -> String {
+    let then = match (status.room_in(budget), status.spent_in(budget)) {
+        (Some(room), _) if budget.remaining() == 0 => format!(", room again in {}", seconds(room)),
+        (_, Some(spent)) => format!(", spent in {} at this pace", seconds(spent)),
+        _ => String::new(),
+    };
+    format!("left      {} {}{then}", style.label(budget.name(), NAME_MAX), in_full(budget.unit, budget.remaining()))
 }
 
-/// The report for scripts. Tokens are those used in the window; models are counted since the beginning.
+/// Tokens, and dollars where there are any.
+fn both(amounts: Amounts) -> String {
+    let tokens = human(Unit::Tokens, amounts.tokens);
+    match amounts.micro_usd {
+        0 => tokens,
+        micro_usd => format!("{tokens} and {}", human(Unit::Usd, micro_usd)),
+    }
+}
+
+/// The report for scripts. Tokens are those of the window; models are counted since the beginning.
 #[derive(Debug, Serialize)]
 struct Facts<'a> {
     v: u32,
@@ -133,7 +155,7 @@ struct Facts<'a> {
     models: BTreeMap<&'a str, Spend>,
     budgets: Vec<BudgetStatus<'a>>,
     commands: BTreeMap<&'a str, u64>,
-    alive: Vec<Alive<'a>>,
+    alive: Vec<AliveRun<'a>>,
     reserved: u64,
     reserved_usd: f64,
     tokens_last_hour: u64,
@@ -151,59 +173,50 @@ struct BudgetStatus<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Alive<'a> {
+struct AliveRun<'a> {
     run: &'a str,
     name: Option<&'a str>,
     reserved: u64,
     reserved_usd: f64,
 }
 
-/// The report as one line of JSON with its newline.
-///
-/// # Errors
-/// Where the values cannot be written as JSON, which their types rule out.
+/// The report as one line of JSON.
 pub fn json(status: &Status<'_>, ledger: &str) -> serde_json::Result<Vec<u8>> {
-    let tokens = status.book.used(None, status.window, status.now);
-    let commands = status.book.by_command().filter_map(|(name, _)| name);
-    let used = |name| status.classes.count(&status.book.used(Some(name), status.window, status.now));
-    let facts = Facts {
+    let total = status.spent(None);
+    let budget_status = |budget| BudgetStatus {
+        facts: BudgetFacts::of(budget),
+        spent_in_seconds: status.spent_in(budget),
+        room_in_seconds: status.room_in(budget),
+    };
+    let (reserved, pace) = (status.reserved(), status.pace(None));
+    json_line(&Facts {
         v: 1,
         ledger,
         window_seconds: status.window,
-        exceeded: status.budgets.all().iter().any(Budget::is_exceeded),
-        tokens,
-        counted: status.classes.count(&tokens),
-        usd: micro(tokens.micro_usd),
-        models: status.book.by_model().into_iter().collect(),
-        budgets: status
-            .budgets
-            .all()
-            .iter()
-            .map(|budget| BudgetStatus {
-                facts: BudgetFacts::of(budget),
-                spent_in_seconds: status.spent_in(budget),
-                room_in_seconds: status.room_in(budget),
-            })
-            .collect(),
-        commands: commands.map(|name| (name, used(name))).collect(),
-        alive: status
-            .alive
-            .iter()
-            .map(|run| Alive {
-                run: &run.id,
-                name: run.name.as_deref(),
-                reserved: run.reserved.tokens,
-                reserved_usd: micro(run.reserved.micro_usd),
-            })
-            .collect(),
-        reserved: status.reserved().tokens,
-        reserved_usd: micro(status.reserved().micro_usd),
-        tokens_last_hour: status.pace().tokens,
-        usd_last_hour: micro(status.pace().micro_usd),
+        exceeded: status.is_exceeded(),
+        tokens: total,
+        counted: status.classes.count(&total.tokens),
+        usd: dollars(total.micro_usd),
+        models: status.book.by_model().iter().map(|(model, spend)| (model.as_str(), *spend)).collect(),
+        budgets: status.budgets.all().iter().map(budget_status).collect(),
+        commands: status.commands().collect(),
+        alive: status.alive.iter().map(AliveRun::of).collect(),
+        reserved: reserved.tokens,
+        reserved_usd: dollars(reserved.micro_usd),
+        tokens_last_hour: pace.tokens,
+        usd_last_hour: dollars(pace.micro_usd),
         broken_lines: status.book.broken(),
         at: (status.now * 1000.0).round() / 1000.0,
-    };
-    let mut json = serde_json::to_vec(&facts)?;
-    json.push(b'\n');
-    Ok(json)
+    })
+}
+
+impl AliveRun<'_> {
+    fn of(run: &OpenRun) -> AliveRun<'_> {
+        AliveRun {
+            run: &run.id,
+            name: run.name.as_deref(),
+            reserved: run.reserved.tokens,
+            reserved_usd: dollars(run.reserved.micro_usd),
+        }
+    }
 }

@@ -1,59 +1,15 @@
-//! The summary: what a run came to, as JSON for scripts.
+//! The summary of a run, as JSON for scripts.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::amount::{Unit, micro};
+use crate::amount::{Unit, dollars};
 use crate::budget::Budget;
-use crate::count::tokens::Spend;
-use crate::error::Exit;
-use crate::run::Run;
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// The stream ended, within all budgets.
-    Completed,
-    /// The stream ended, and a budget was exceeded on the way.
-    Exceeded,
-    /// Block mode stopped it.
-    Stopped,
-    /// Block mode did not let it start.
-    Refused,
-    /// A signal, a failure, or the reader of stdout ended it.
-    Interrupted,
-}
-
-impl Outcome {
-    /// The outcome of a run that ends with `exit`.
-    #[must_use]
-    pub fn of(run: &Run, exit: Exit) -> Outcome {
-        match exit {
-            Exit::Tripped => Outcome::Stopped,
-            Exit::Refused => Outcome::Refused,
-            Exit::Child(126 | 127) if !run.meter.usage_seen() => Outcome::Interrupted,
-            Exit::Done | Exit::Child(_) if run.budgets.exceeded().is_some() => Outcome::Exceeded,
-            Exit::Done | Exit::Child(_) => Outcome::Completed,
-            Exit::Failed | Exit::CannotRun | Exit::NotFound | Exit::ReaderGone | Exit::Signal(_) => {
-                Outcome::Interrupted
-            }
-        }
-    }
-}
-
-/// What stopped a run that block mode stopped: a budget, a model without a price, or a ledger that is
-/// out of reach.
-fn stopped_by(run: &Run, exit: Exit) -> Option<&'static str> {
-    match Outcome::of(run, exit) {
-        Outcome::Stopped if run.was_cut().is_some() => Some("ledger"),
-        Outcome::Stopped if run.budgets.exceeded().is_none() => Some("unpriced"),
-        Outcome::Stopped => Some("budget"),
-        _ => None,
-    }
-}
+use crate::count::tokens::{Spend, Tokens};
+use crate::error::{Exit, Outcome};
+use crate::run::{Run, StopReason};
 
 /// A figure in its unit: whole tokens, or dollars.
 #[derive(Debug, Serialize)]
@@ -67,12 +23,12 @@ impl Figure {
     pub(crate) fn of(unit: Unit, value: u64) -> Figure {
         match unit {
             Unit::Tokens => Figure::Tokens(value),
-            Unit::Usd => Figure::Dollars(micro(value)),
+            Unit::Usd => Figure::Dollars(dollars(value)),
         }
     }
 }
 
-/// A run's summary, for scripts. Times are Unix seconds, sums are tokens.
+/// A run's summary. Times are Unix seconds.
 #[derive(Debug, Serialize)]
 struct Summary<'a> {
     v: u32,
@@ -129,42 +85,49 @@ impl BudgetFacts<'_> {
     }
 }
 
-/// The summary as one line of JSON with its newline.
-///
-/// # Errors
-/// Where the values cannot be written as JSON, which their types rule out.
+/// The summary as one line of JSON.
 pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) -> serde_json::Result<Vec<u8>> {
-    let seconds = |at: SystemTime| {
-        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        (since.as_secs_f64() * 1000.0).round() / 1000.0
-    };
-    let total = run.meter.total();
-    let summary = Summary {
+    let Spend { tokens: Tokens { input, output, cache_write, cache_read }, micro_usd } = run.meter.total();
+    let outcome = Outcome::of(exit, run.budgets.exceeded().is_some(), run.meter.usage_seen());
+    let by_model = run.meter.by_model();
+    json_line(&Summary {
         v: 1,
-        outcome: Outcome::of(run, exit),
+        outcome,
         exit_code: exit.code(),
         name: run.name.as_deref(),
         mode: run.mode.name(),
-        stopped_by: stopped_by(run, exit),
+        stopped_by: run.stop_reason().filter(|_| outcome == Outcome::Stopped).map(reason_name),
         lower_bound: run.meter.is_lower_bound(),
-        tokens: Counted {
-            input: total.input,
-            output: total.output,
-            cache_write: total.cache_write,
-            cache_read: total.cache_read,
-            counted: run.counted(),
-        },
-        usd: micro(total.micro_usd),
-        models: run.meter.by_model().into_iter().collect(),
+        tokens: Counted { input, output, cache_write, cache_read, counted: run.counted() },
+        usd: dollars(micro_usd),
+        models: by_model.iter().map(|(model, spend)| (model.as_str(), *spend)).collect(),
         unpriced: run.meter.unpriced().collect(),
         budgets: run.budgets.all().iter().map(BudgetFacts::of).collect(),
         lines: run.lines(),
         bytes: run.bytes,
         messages: run.meter.messages(),
-        started_at: seconds(started),
-        ended_at: seconds(ended),
-    };
-    let mut json = serde_json::to_vec(&summary)?;
+        started_at: unix(started),
+        ended_at: unix(ended),
+    })
+}
+
+/// A value as one line of JSON.
+pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut json = serde_json::to_vec(value)?;
     json.push(b'\n');
     Ok(json)
+}
+
+/// A time in Unix seconds, to the millisecond.
+fn unix(at: SystemTime) -> f64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+fn reason_name(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::Budget => "budget",
+        StopReason::Unpriced => "unpriced",
+        StopReason::Ledger => "ledger",
+    }
 }

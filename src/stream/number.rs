@@ -1,24 +1,23 @@
-//! Numbers as a stream may hold them: any JSON number, of any length, as a count or as money.
+//! JSON numbers of any form and length, as counts and as money.
 
-/// A JSON number as a count: negative is zero, a fraction is rounded up, overflow saturates. Done on
-/// the digits, since a float has neither the range nor the precision. `text` must be a JSON number.
-#[must_use]
-pub fn count(text: &str) -> u64 {
+/// A JSON number as a count: a negative one is zero, a fraction is rounded up, overflow saturates.
+///
+/// It works on the digits, since a float has neither the range nor the precision.
+pub(crate) fn count(text: &str) -> u64 {
     if let Ok(count) = text.parse() {
         return count;
     }
     if text.starts_with('-') { 0 } else { round_up(text).unwrap_or(u64::MAX) }
 }
 
-/// A JSON number of dollars in micro-dollars. Vendors write floats, so that it is the nearest that
-/// is meant; negative is zero, overflow saturates. `text` must be a JSON number.
-#[must_use]
+/// A JSON number of dollars in micro-dollars: a negative one is zero, overflow saturates.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates at both ends")]
-pub fn micro_dollars(text: &str) -> u64 {
+pub(crate) fn micro_dollars(text: &str) -> u64 {
+    // Vendors write floats: the nearest micro-dollar is meant.
     text.parse().map_or(0, |dollars: f64| (dollars * 1e6).round() as u64)
 }
 
-/// A number that is not negative, in any form that JSON has, rounded up to a whole one.
+/// A number that is not negative, in any form that JSON allows, rounded up.
 fn round_up(text: &str) -> Option<u64> {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -27,7 +26,7 @@ fn round_up(text: &str) -> Option<u64> {
     if digits.is_empty() {
         return Some(0);
     }
-    // An exponent that is itself too large is as good as any large one.
+    // An exponent that does not fit into an i64 is as good as any large one.
     let huge = if exponent.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 };
     let exponent = exponent.parse().unwrap_or(huge).clamp(i64::MIN / 2, i64::MAX / 2);
     // How many of the digits stand before the point.

@@ -1,45 +1,45 @@
 //! The relay: the one reader of the stream and the one writer of stdout.
 //!
-//! What a read gave is scanned and written before the next read, partial lines too. It may block
-//! on either side for ever; whoever watches ends the process regardless.
+//! What a read gave is scanned and written before the next read, partial lines too. It may block on
+//! either side for ever; the watch ends the process regardless.
 
-use std::io::{self, PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::AsFd;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
-use crate::run::{Run, lock};
+use crate::process::wake::{Wake, lock};
+use crate::run::Run;
 use crate::show::screen::Screen;
 
 /// What one read takes at most, in bytes. Twice as much was measured to be slower in all but the
-/// number of calls: it leaves the processor's nearer caches before it is written.
+/// number of calls: it has left the processor's nearer caches before it is written.
 const BUFFER: usize = 128 * 1024;
 
-/// A read of so many bytes has emptied a pipe that was full, as Linux makes them.
+/// A read of so many bytes has emptied a pipe that was full; Linux makes them of this size.
 const FULL: usize = 64 * 1024;
 
-/// After so many of them in a row, more is coming than pipes of that size carry well.
+/// After so many full pipes in a row the load is sustained, and wider pipes carry it better. Pipes are
+/// not widened before: a wide one weakens the back-pressure on a live filter's writer.
 const SUSTAINED: u32 = 8;
 
-/// What pipes are widened to then, in bytes: what Linux lets anyone have.
+/// What pipes are widened to, in bytes: the most that Linux allows without privileges.
 const WIDE: usize = 1024 * 1024;
 
-/// What is still read once it is enough, in bytes: as much as a pipe may hold. A writer that never
-/// pauses could go on for ever otherwise.
+/// How much is still read once the relay is to finish, in bytes: as much as a wide pipe may hold. A
+/// writer that never pauses would keep it going for ever otherwise.
 const LEFT_OVER: usize = 1024 * 1024;
 
 /// Why the relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// The stream ended, and all of it was written.
     Stream,
-    /// Block mode: everything through the end of the line that tripped was written.
-    Trip,
+    /// Block mode: everything through the end of the line that stopped the run was written.
+    Stopped,
     /// The reader of the output went away.
     ReaderGone,
     /// The input cannot be read.
@@ -48,73 +48,48 @@ pub enum End {
     Unwritable(Errno),
 }
 
-/// Tells the relay that enough was waited for: it forwards what there is, and ends.
-#[derive(Debug)]
-pub struct Enough {
-    said: AtomicBool,
-    reader: PipeReader,
-    writer: PipeWriter,
-}
-
-impl Enough {
-    /// Not yet.
-    ///
-    /// # Errors
-    /// Where a pipe cannot be had.
-    pub fn new() -> io::Result<Self> {
-        let (reader, writer) = pipe()?;
-        Ok(Enough { said: AtomicBool::new(false), reader, writer })
-    }
-
-    /// It is enough now.
-    pub fn say(&self) {
-        if !self.said.swap(true, Ordering::SeqCst) {
-            let _ = (&self.writer).write(&[1]);
-        }
-    }
-}
-
 /// Forwards a stream and feeds a run with it.
-pub struct Relay<'a, Ring: Fn(bool)> {
+pub(crate) struct Relay<'a> {
     /// What is fed.
-    pub run: &'a Mutex<Run>,
-    /// The screen, where the output goes to the same terminal and its bars have to make way.
-    pub terminal: Option<&'a Mutex<Screen>>,
-    /// Called when a total has changed, there is something to say, or bars made way; with `true`
-    /// where a budget tripped.
-    pub ring: Ring,
-    /// Whether the relay itself ends behind the line that trips.
-    pub ends_at_trip: bool,
-    /// Where it learns not to wait for more.
-    pub enough: &'a Enough,
-    /// Whether that may come while it waits for an input that blocks: others can exceed a budget.
-    pub can_be_stopped: bool,
+    pub(crate) run: &'a Mutex<Run>,
+    /// The screen, where the output goes to the same terminal and the bars have to make way.
+    pub(crate) terminal: Option<&'a Mutex<Screen>>,
+    /// Raised when a total has changed, there is something to report, or bars made way.
+    pub(crate) news: &'a Wake,
+    /// Raised when the run was stopped, which must not wait for the next redraw.
+    pub(crate) urgent: &'a Wake,
+    /// Whether the relay itself ends behind the line that stops the run.
+    pub(crate) ends_at_stop: bool,
+    /// Raised to make the relay forward what there is and wait for nothing more.
+    pub(crate) finish: &'a Wake,
+    /// Whether that may happen while it waits for an input that blocks: others can exceed a budget.
+    pub(crate) can_be_stopped: bool,
 }
 
-impl<Ring: Fn(bool)> Relay<'_, Ring> {
+impl Relay<'_> {
     /// Forwards `input` to `output` until either ends.
-    pub fn relay(&self, input: impl AsFd, output: impl AsFd) -> End {
+    pub(crate) fn relay(&self, input: impl AsFd, output: impl AsFd) -> End {
         let mut buffer = vec![0; BUFFER];
         let mut left_over = LEFT_OVER;
         let mut full = 0_u32;
         loop {
-            if self.can_be_stopped && self.is_stopped(&input) {
-                return End::Trip;
+            if self.can_be_stopped && self.waits_in_vain(&input) {
+                return End::Stopped;
             }
-            // Who ends at the end of a line reads on to it.
-            if self.enough.said.load(Ordering::SeqCst) && !self.ends_at_trip {
+            // Where the relay ends at the end of a line, it reads on to that.
+            if self.finish.is_raised() && !self.ends_at_stop {
                 let until = buffer.len().min(left_over);
                 buffer.truncate(until);
             }
             let bytes = match self.read_some(&input, &mut buffer) {
                 Ok(0) => {
                     let fed = lock(self.run).finish();
-                    return if fed.tripped && self.ends_at_trip { End::Trip } else { End::Stream };
+                    return if fed.stops && self.ends_at_stop { End::Stopped } else { End::Stream };
                 }
                 Ok(count) => &buffer[..count],
                 Err(error) => return End::Unreadable(error),
             };
-            if self.enough.said.load(Ordering::SeqCst) {
+            if self.finish.is_raised() {
                 left_over = left_over.saturating_sub(bytes.len());
             }
             full = if bytes.len() < FULL { 0 } else { full.saturating_add(1) };
@@ -128,28 +103,28 @@ impl<Ring: Fn(bool)> Relay<'_, Ring> {
         }
     }
 
-    /// Waits for input or until it is enough; says whether that is so, and nothing more is to be
-    /// forwarded.
-    fn is_stopped(&self, input: impl AsFd) -> bool {
-        let mut fds = [PollFd::new(&input, PollFlags::IN), PollFd::new(&self.enough.reader, PollFlags::IN)];
-        if !self.enough.said.load(Ordering::SeqCst) {
+    /// Waits for input or for `finish`; returns whether nothing more is to be forwarded.
+    fn waits_in_vain(&self, input: impl AsFd) -> bool {
+        if !self.finish.is_raised() {
             // Where poll fails, the read that follows tells why.
-            let _ = wait(&mut fds);
+            let _ = wait(&mut [PollFd::new(&input, PollFlags::IN), PollFd::new(&self.finish, PollFlags::IN)]);
         }
-        self.enough.said.load(Ordering::SeqCst) && lock(self.run).is_at_its_end()
+        self.finish.is_raised() && lock(self.run).is_at_its_end()
     }
 
-    /// Takes in and writes what a read gave; returns how the relay ends, if it does.
+    /// Takes in and writes what a read gave. Returns how the relay ends, if it does.
     fn pass(&self, mut bytes: &[u8], input: impl AsFd, output: impl AsFd) -> Option<End> {
         while !bytes.is_empty() {
             let fed = lock(self.run).feed(bytes);
-            // Whoever is to be stopped must be stopped even if the output blocks now.
-            if fed.news || fed.tripped {
-                (self.ring)(fed.tripped);
+            // Before the write: the child must be stopped even if the output blocks now.
+            if fed.stops {
+                self.urgent.raise();
+            } else if fed.has_news {
+                self.news.raise();
             }
             let (taken, rest) = bytes.split_at(fed.taken);
-            let trips = fed.tripped && self.ends_at_trip;
-            if trips {
+            let ends = fed.stops && self.ends_at_stop;
+            if ends {
                 give_back(&input, rest.len());
             }
             match self.forward(taken, &output) {
@@ -157,8 +132,8 @@ impl<Ring: Fn(bool)> Relay<'_, Ring> {
                 Err(Errno::PIPE) => return Some(End::ReaderGone),
                 Err(error) => return Some(End::Unwritable(error)),
             }
-            if trips {
-                return Some(End::Trip);
+            if ends {
+                return Some(End::Stopped);
             }
             bytes = rest;
         }
@@ -174,19 +149,18 @@ impl<Ring: Fn(bool)> Relay<'_, Ring> {
             screen.passed(last);
         }
         drop(screen);
-        (self.ring)(false);
+        self.news.raise();
         Ok(())
     }
 
-    /// One read, however often it is interrupted. Waits where the descriptor does not, until it is
-    /// enough.
+    /// One read, however often it is interrupted. Where the descriptor does not block, it waits for
+    /// input, and returns 0 as at the end of the stream once `finish` is raised.
     fn read_some(&self, input: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
         loop {
             match read(&input, &mut *buffer) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    let enough = &self.enough.reader;
-                    let mut fds = [PollFd::new(&input, PollFlags::IN), PollFd::new(enough, PollFlags::IN)];
+                    let mut fds = [PollFd::new(&input, PollFlags::IN), PollFd::new(&self.finish, PollFlags::IN)];
                     wait(&mut fds)?;
                     if fds[0].revents().is_empty() && !fds[1].revents().is_empty() {
                         return Ok(0);
@@ -198,22 +172,23 @@ impl<Ring: Fn(bool)> Relay<'_, Ring> {
     }
 }
 
-/// Leaves a file where the bytes that were not taken begin, for whoever reads on. What is no file
-/// has nothing to go back to.
+/// Sets a file back to where the bytes that were not taken begin, for whoever reads on. Where the
+/// input is not a file, seek fails, and there is nothing to set back.
 fn give_back(input: impl AsFd, count: usize) {
     if let Ok(count @ 1..) = i64::try_from(count) {
         let _ = seek(input, SeekFrom::Current(-count));
     }
 }
 
-/// Makes room for more in a pipe. What is no pipe, or may not have so much, stays as it is.
+/// Widens a pipe. What is not a pipe, or may not have so much, stays as it is.
 fn widen(pipe: impl AsFd) {
     if fcntl_getpipe_size(&pipe).is_ok_and(|size| size < WIDE) {
         let _ = fcntl_setpipe_size(&pipe, WIDE);
     }
 }
 
-/// Writes all of `bytes`, in as many writes as it takes; waits where the descriptor does not.
+/// Writes all of `bytes`. Node leaves O_NONBLOCK on pipes that it shared, so that a write may have to
+/// be waited for.
 fn write_all(output: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match write(&output, bytes) {

@@ -1,8 +1,8 @@
 //! The scanner: finds the wanted values of each line, by path, while the bytes pass.
 //!
-//! It is fed whatever a read gave and keeps its place between reads, so it needs no line in memory:
-//! a line of any length and any nesting costs the same few kilobytes. Text is skipped with memchr.
-//! Which values are wanted is [`crate::stream::record`]'s; what is not wanted need not even be valid JSON.
+//! It takes whatever a read gave and keeps its place between reads, so that no line has to be in
+//! memory: one of any length and any nesting costs the same few kilobytes. `paths` says which values
+//! are wanted; what is not wanted need not even be valid JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,35 +10,36 @@ use std::fmt;
 use memchr::{memchr, memchr2};
 use serde::de::{IgnoredAny, Visitor};
 
-use crate::stream::record::{Field, Line, Place, Scalar, Step, WANTED_MAX};
+use crate::stream::paths::{Field, Node, Scalar, Step};
+use crate::stream::record::{Record, WANTED_MAX};
 
-/// What may stand before the first byte of a line without being part of its value.
+/// A byte order mark, which may stand before a line's value.
 const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
 /// An incremental scanner of lines; see [`Scanner::next_line`].
 #[derive(Debug)]
 pub struct Scanner {
     state: State,
-    /// The wanted objects and arrays that are open, outermost first; never more than a path's length.
-    path: Vec<Place>,
+    /// The wanted objects and arrays that are open, outermost first; never more than the longest path.
+    path: Vec<Node>,
     /// The key or wanted scalar being read.
     text: Vec<u8>,
-    /// The text has an escape in it.
+    /// That text contains an escape.
     escaped: bool,
-    /// The last byte was a backslash inside a text.
+    /// The last byte was a backslash inside a string.
     escape: bool,
-    /// Some byte of the line has been seen.
+    /// The line has begun.
     begun: bool,
-    /// The line that ended last was an object that was closed.
+    /// The line that ended last was an object, and the object was closed.
     counts: bool,
-    line: Line,
+    record: Record,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Before the outermost value; as many bytes of a byte order mark have passed.
+    /// Before the outermost value; so many bytes of a byte order mark have passed.
     Before(usize),
-    /// In a wanted object, before a key; `true` where the object may end instead.
+    /// In a wanted object before a key; `true` where the object may end instead.
     Key(bool),
     KeyText,
     Colon(Step),
@@ -46,15 +47,15 @@ enum State {
     /// In a wanted array, right after its `[`.
     FirstElement,
     AfterValue,
-    /// In a text or other scalar that is a value, wanted or not.
+    /// In a string or another scalar that is a value, wanted or not.
     Text(Option<Field>),
     Scalar(Option<Field>),
-    /// In an object or array that is not wanted, at this depth, and in a text inside it.
+    /// In an object or array that is not wanted, at this depth; and in a string inside one.
     Nested(u64),
     NestedText(u64),
     /// The outermost object has ended.
     Closed,
-    /// The line is nothing that counts.
+    /// The line is no record.
     Broken,
 }
 
@@ -68,17 +69,17 @@ impl Default for Scanner {
             escape: false,
             begun: false,
             counts: false,
-            line: Line::default(),
+            record: Record::default(),
         }
     }
 }
 
 impl Scanner {
-    /// Scans up to and including the next newline and takes those bytes off `bytes`. Returns
-    /// `None` where the bytes end first: the next call goes on where this one stopped.
+    /// Scans through the next newline and takes those bytes off `bytes`. Returns `None` where the
+    /// bytes end first: the next call goes on where this one stopped.
     pub fn next_line(&mut self, bytes: &mut &[u8]) -> Option<Scanned<'_>> {
         if self.state == State::Before(0) && !self.begun {
-            self.line.clear();
+            self.record.clear();
         }
         let all = *bytes;
         self.begun |= !all.is_empty();
@@ -100,14 +101,13 @@ impl Scanner {
     }
 
     /// Whether the last line has ended and nothing of the next has come.
-    #[must_use]
     pub fn is_at_line_start(&self) -> bool {
         !self.begun
     }
 
     /// The line that ended last, as long as nothing of the next has come.
     pub(crate) fn ended_line(&self) -> Scanned<'_> {
-        Scanned { line: self.counts.then_some(&self.line) }
+        Scanned { record: self.counts.then_some(&self.record) }
     }
 
     fn end_line(&mut self) -> Scanned<'_> {
@@ -121,7 +121,7 @@ impl Scanner {
         self.ended_line()
     }
 
-    /// Goes on from `byte`, the first of `bytes` and no newline; returns how many bytes that took.
+    /// Goes on from `byte`, the first of `bytes` and not a newline. Returns how many bytes it took.
     fn scan(&mut self, byte: u8, bytes: &[u8]) -> usize {
         match self.state {
             State::KeyText => self.text(bytes, true),
@@ -145,7 +145,7 @@ impl Scanner {
             (State::Before(n), _) if BOM.get(n) == Some(&byte) => State::Before(n + 1),
             (State::Before(1 | 2), _) => State::Broken,
             (state, _) if blank => state,
-            (State::Before(_), b'{') => self.open(Place::Root, State::Key(true)),
+            (State::Before(_), b'{') => self.open(Node::Root, State::Key(true)),
             (State::Key(_), b'"') => {
                 self.text.clear();
                 self.escaped = false;
@@ -155,11 +155,11 @@ impl Scanner {
             (State::FirstElement | State::AfterValue, b']') => self.close(true),
             (State::Colon(step), b':') => State::Value(step),
             (State::AfterValue, b',') => match self.path.last() {
-                Some(&Place::Content) => State::Value(Place::Content.element()),
+                Some(&Node::Content) => State::Value(Node::Content.element()),
                 _ => State::Key(false),
             },
             (State::FirstElement, _) => {
-                self.state = State::Value(Place::Content.element());
+                self.state = State::Value(Node::Content.element());
                 self.structure(byte)
             }
             (State::Value(step), _) => self.value(step, byte),
@@ -174,8 +174,8 @@ impl Scanner {
             _ => None,
         };
         match (byte, step) {
-            (b'{', Step::Object(place)) => self.open(place, State::Key(true)),
-            (b'[', Step::Array(place)) => self.open(place, State::FirstElement),
+            (b'{', Step::Object(node)) => self.open(node, State::Key(true)),
+            (b'[', Step::Array(node)) => self.open(node, State::FirstElement),
             (b'{' | b'[', _) => State::Nested(1),
             (b'}' | b']' | b',' | b':', _) => State::Broken,
             (b'"', _) => {
@@ -190,25 +190,25 @@ impl Scanner {
         }
     }
 
-    fn open(&mut self, place: Place, inside: State) -> State {
+    fn open(&mut self, node: Node, inside: State) -> State {
         // The key was kept as text until its value began.
-        self.line.open(place, &lossy(&self.text));
-        self.path.push(place);
+        self.record.open(node, &lossy(&self.text));
+        self.path.push(node);
         inside
     }
 
     fn close(&mut self, array: bool) -> State {
         match self.path.last() {
-            Some(&place) if (place == Place::Content) == array => {
+            Some(&node) if (node == Node::Content) == array => {
                 self.path.pop();
-                self.line.close(place);
+                self.record.close(node);
                 if self.path.is_empty() { State::Closed } else { State::AfterValue }
             }
             _ => State::Broken,
         }
     }
 
-    /// Inside a text: to its end, to the newline that breaks it, or to the end of the bytes.
+    /// Inside a string: goes to its end, to the newline that breaks it, or to the end of the bytes.
     fn text(&mut self, bytes: &[u8], kept: bool) -> usize {
         let start = usize::from(std::mem::take(&mut self.escape));
         let mut from = start;
@@ -237,7 +237,7 @@ impl Scanner {
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        // One byte over the limit is kept, so that its excess is known.
+        // One byte over the limit is kept, to know that there were more.
         if self.text.len() <= WANTED_MAX {
             let room = WANTED_MAX + 1 - self.text.len();
             self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -248,11 +248,11 @@ impl Scanner {
         match self.state {
             State::NestedText(depth) => State::Nested(depth),
             State::KeyText => {
-                let place = self.path.last().copied().unwrap_or(Place::Root);
+                let node = self.path.last().copied().unwrap_or(Node::Root);
                 let Some(key) = decode(&self.text, self.escaped) else {
                     return State::Colon(Step::Skip);
                 };
-                let step = self.line.key(place, &key);
+                let step = self.record.key(node, &key);
                 if let Cow::Owned(key) = key {
                     self.text = key.into_bytes();
                 }
@@ -260,7 +260,7 @@ impl Scanner {
             }
             State::Text(Some(field)) => {
                 if let Some(text) = decode(&self.text, self.escaped) {
-                    self.line.put(field, Scalar::Text(&text));
+                    self.record.put(field, Scalar::Text(&text));
                 }
                 State::AfterValue
             }
@@ -268,7 +268,7 @@ impl Scanner {
         }
     }
 
-    /// Inside a number, `true`, `false`, `null`, or something that only looks like a value.
+    /// Inside a number, `true`, `false`, `null`, or anything else that is not quoted.
     fn scalar(&mut self, bytes: &[u8], field: Option<Field>) -> usize {
         let ends = |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n');
         let end = bytes.iter().position(ends);
@@ -276,7 +276,7 @@ impl Scanner {
         if let Some(field) = field {
             self.keep(part);
             if end.is_some() {
-                self.line.put(field, read_scalar(&self.text));
+                self.record.put(field, read_scalar(&self.text));
             }
         }
         if end.is_some() {
@@ -285,7 +285,8 @@ impl Scanner {
         part.len()
     }
 
-    /// Inside an object or array that is not wanted: which kind of bracket closes which is not asked.
+    /// Inside an object or array that is not wanted. Brackets and braces are not told apart: what is
+    /// skipped need not be valid.
     fn nested(&mut self, bytes: &[u8], mut depth: u64) -> usize {
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
@@ -314,17 +315,17 @@ impl Scanner {
 /// A line that has ended.
 #[derive(Debug)]
 pub struct Scanned<'a> {
-    /// What it said, where its outermost value was an object that was closed.
-    pub line: Option<&'a Line>,
+    /// Its record, where its outermost value was an object that was closed.
+    pub record: Option<&'a Record>,
 }
 
-/// Whether a backslash at the end of a text escapes what follows: one that is not escaped itself.
+/// Whether a backslash at the end of a text escapes what follows, and is not escaped itself.
 fn ends_in_escape(text: &[u8]) -> bool {
     text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
-/// The characters of a JSON text between its quotes, or `None` where it is too long to be wanted.
-/// Bytes that are no UTF-8 and lone surrogates are replaced, so that equal texts stay equal.
+/// The characters of a JSON string between its quotes; `None` where it is too long to be wanted.
+/// Bytes that are not UTF-8 and lone surrogates are replaced, so that equal strings stay equal.
 fn decode(raw: &[u8], escaped: bool) -> Option<Cow<'_, str>> {
     if raw.len() > WANTED_MAX {
         return None;
@@ -338,12 +339,12 @@ fn decode(raw: &[u8], escaped: bool) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// [`String::from_utf8_lossy`], which is slow where nothing is to be replaced.
+/// [`String::from_utf8_lossy`], which is slow where there is nothing to replace.
 fn lossy(text: &[u8]) -> Cow<'_, str> {
     std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
 
-/// Takes a JSON text as bytes, for which `serde_json` allows lone surrogates and bad UTF-8.
+/// Takes a JSON string as bytes, in which `serde_json` allows lone surrogates and bad UTF-8.
 struct Bytes;
 
 impl Visitor<'_> for Bytes {
@@ -358,7 +359,7 @@ impl Visitor<'_> for Bytes {
     }
 }
 
-/// A number, `true`, or nothing that is wanted.
+/// A number, `true`, or a scalar that no field takes.
 fn read_scalar(text: &[u8]) -> Scalar<'_> {
     match text {
         b"true" => Scalar::True,
@@ -367,7 +368,7 @@ fn read_scalar(text: &[u8]) -> Scalar<'_> {
     }
 }
 
-/// The text of a JSON number, whose size is not judged: 1e400 is one.
+/// The text of a JSON number of any size: 1e400 is one.
 fn number(text: &[u8]) -> Option<&str> {
     if text.len() > WANTED_MAX {
         return None;

@@ -1,10 +1,10 @@
-//! The sieve: tells the lines that can count from all others, by words that such a line must hold.
+//! The sieve: skips the lines that cannot count, by words that a line that counts must contain.
 //!
-//! A chunk is searched as a whole, and a line's bounds are looked up only where a word was found;
-//! those lines go through the [`Scanner`], which decides. Skipping the others changes no total: what
-//! [`crate::count::meter`] counts needs one of these words, spelled out or with an escape. The start of a
-//! line that goes on in the next chunk is kept; one that becomes too long for that goes
-//! through the scanner from then on, which needs no line in memory.
+//! A chunk is searched as a whole, and the bounds of a line are looked up only where a word was found;
+//! such a line goes through the [`Scanner`], which decides. The meter counts nothing from a line
+//! without one of these words, spelled out or with an escape, so that skipping the others changes no
+//! total. The start of a line that goes on in the next chunk is kept; a line that becomes too long for
+//! that goes through the scanner as it comes, which needs no line in memory.
 
 use aho_corasick::Span;
 use aho_corasick::packed::Searcher;
@@ -12,35 +12,35 @@ use memchr::{memchr, memchr_iter, memrchr};
 
 use crate::stream::scan::{Scanned, Scanner};
 
-/// How much of a line is kept until its end comes, in bytes.
+/// How much of a line is kept until its end comes, in bytes. Almost all lines are shorter.
 const KEPT_MAX: usize = 256 * 1024;
 
-/// How the escapes of letters and the underscore begin, which are `\u0041` to `\u007a`.
+/// How escapes of letters and the underscore begin: they are `\u0041` to `\u007a`.
 const ESCAPES: [&str; 4] = ["\\u004", "\\u005", "\\u006", "\\u007"];
 
-/// How the words end, and the words: the search is for three bytes, which is fastest. In a text
-/// inside a text the quote behind a key is escaped, so that imitations are not found.
+/// The words, by their last three bytes, which is what is searched for: longer needles were slower.
+/// In JSON inside a string the quote behind a key is escaped, so that imitations are not found.
 const WORDS: [(&str, &[&str]); 7] = [
     // Tokens.
     ("ge\"", &["\"usage\"", "\"modelUsage\""]),
-    // A message begins, and the deltas that follow are its own.
+    // The deltas that follow belong to this message.
     ("rt\"", &["\"message_start\""]),
-    // A turn ends, whatever it tells.
+    // A turn has ended, whatever else the record says.
     ("lt\"", &["\"result\""]),
-    // A message is no part of what the result line will tell.
+    // The message will not be in the figures of the `result`.
     ("ed\"", &["\"aborted\""]),
-    // What a first result line includes.
+    // They decide what a first `result` includes.
     ("on\"", &["\"claude_code_version\""]),
     ("ry\"", &["\"compact_boundary\""]),
-    // The next result line starts from nothing.
+    // The figures of the next `result` start from zero.
     ("et\"", &["\"conversation_reset\""]),
 ];
 
 /// A sieve, and the scanner behind it.
 #[derive(Debug)]
 pub struct Sieve {
-    /// Finds the ends of words, and escapes; `None` where the processor cannot search for several
-    /// things at once: then every line is scanned.
+    /// Finds the ends of words, and escapes. `None` where the processor has no vector instructions
+    /// for it: every line is scanned then.
     searcher: Option<Searcher>,
     scanner: Scanner,
     /// The start of a line that has not ended.
@@ -48,26 +48,24 @@ pub struct Sieve {
     lines: u64,
 }
 
-/// What a read gave, and how far it has been sifted.
+/// What a read gave, and how much of it has been taken.
 #[derive(Debug)]
 pub struct Chunk<'a> {
     bytes: &'a [u8],
-    /// What lies before this has been taken.
+    /// Everything before this has been taken.
     at: usize,
-    /// Behind the last newline.
-    whole: usize,
+    /// The end of the last line that is complete.
+    complete: usize,
 }
 
 impl<'a> Chunk<'a> {
     /// A chunk of which nothing has been taken.
-    #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        let whole = memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
-        Chunk { bytes, at: 0, whole }
+        let complete = memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
+        Chunk { bytes, at: 0, complete }
     }
 
     /// How many bytes have been taken.
-    #[must_use]
     pub fn taken(&self) -> usize {
         self.at
     }
@@ -81,8 +79,8 @@ impl Default for Sieve {
 }
 
 impl Sieve {
-    /// Takes lines off the chunk through the next one that may count, or all of it where there is
-    /// none: the next chunk goes on where this one ends.
+    /// Takes lines off the chunk through the next one that may count; all of the chunk where there is
+    /// none. The next chunk must go on where this one ends.
     pub fn next_line(&mut self, chunk: &mut Chunk<'_>) -> Option<Scanned<'_>> {
         while chunk.at < chunk.bytes.len() {
             if self.take(chunk) {
@@ -106,27 +104,25 @@ impl Sieve {
     }
 
     /// Whether the last line has ended and nothing of the next has come.
-    #[must_use]
     pub fn is_at_line_start(&self) -> bool {
         self.kept.is_empty() && self.scanner.is_at_line_start()
     }
 
     /// Lines that have ended, those that cannot count among them.
-    #[must_use]
     pub fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Takes the next part off the chunk: the end of a line that began before it, the lines that
-    /// are whole in it, or the start of one that goes on after it. Says whether the scanner has
-    /// come to the end of a line.
+    /// Takes the next part off the chunk: the end of a line that began before it, lines that are
+    /// complete in it, or the start of one that goes on after it. Returns whether the scanner has come
+    /// to the end of a line.
     fn take(&mut self, chunk: &mut Chunk<'_>) -> bool {
         let bytes = chunk.bytes;
-        if chunk.at < chunk.whole && self.is_at_line_start() {
-            return self.take_whole(chunk);
+        if chunk.at < chunk.complete && self.is_at_line_start() {
+            return self.take_complete(chunk);
         }
         let rest = &bytes[chunk.at..];
-        let newline = if chunk.at < chunk.whole { memchr(b'\n', rest) } else { None };
+        let newline = if chunk.at < chunk.complete { memchr(b'\n', rest) } else { None };
         let part = newline.map_or(rest, |newline| &rest[..=newline]);
         chunk.at += part.len();
         let ended = newline.is_some();
@@ -147,13 +143,13 @@ impl Sieve {
         counts
     }
 
-    /// Takes lines that are whole in the chunk, through the next one that may count.
-    fn take_whole(&mut self, chunk: &mut Chunk<'_>) -> bool {
+    /// Takes lines that are complete in the chunk, through the next one that may count.
+    fn take_complete(&mut self, chunk: &mut Chunk<'_>) -> bool {
         let from = chunk.at;
-        let lines = &chunk.bytes[..chunk.whole];
+        let lines = &chunk.bytes[..chunk.complete];
         let Some(found) = self.find(lines, from) else {
             self.lines += count_lines(&lines[from..]);
-            chunk.at = chunk.whole;
+            chunk.at = chunk.complete;
             return false;
         };
         let start = memrchr(b'\n', &lines[from..found]).map_or(from, |newline| from + newline + 1);
@@ -163,16 +159,16 @@ impl Sieve {
         self.scan(&lines[start..end])
     }
 
-    /// Where the first word or escape comes in `lines`, not before `from`.
+    /// Where the first word or escape stands in `lines`, not before `from`.
     fn find(&self, lines: &[u8], from: usize) -> Option<usize> {
         let Some(searcher) = &self.searcher else { return Some(from) };
         let mut rest = Span::from(from..lines.len());
         while let Some(found) = searcher.find_in(lines, rest) {
-            let is_meant = match WORDS.get(found.pattern().as_usize()) {
+            let is_word = match WORDS.get(found.pattern().as_usize()) {
                 Some((_, words)) => words.iter().any(|word| lines[..found.end()].ends_with(word.as_bytes())),
                 None => true,
             };
-            if is_meant {
+            if is_word {
                 return Some(found.start());
             }
             rest.start = found.end();
@@ -204,7 +200,7 @@ mod tests {
     use super::*;
 
     /// The lines that were scanned, and all lines.
-    fn sift(mut sieve: Sieve, bytes: &[u8]) -> (usize, u64) {
+    fn scanned_and_all(mut sieve: Sieve, bytes: &[u8]) -> (usize, u64) {
         let (mut chunk, mut scanned) = (Chunk::new(bytes), 0);
         while sieve.next_line(&mut chunk).is_some() {
             scanned += 1;
@@ -214,13 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn only_lines_that_can_count_are_scanned_or_all_where_nothing_can_be_searched_for() {
+    fn lines_without_a_word_are_skipped_and_none_is_without_a_searcher() {
         let text = br#"{"a":"\"usage\" \u001b"}
 {"usage":1}
 {"us\u0061ge":1}
 {"message":1}
 {"a":"aborted"}"#;
-        assert_eq!(sift(Sieve::default(), text), (3, 5));
-        assert_eq!(sift(Sieve { searcher: None, ..Sieve::default() }, text), (5, 5));
+        assert_eq!(scanned_and_all(Sieve::default(), text), (3, 5));
+        assert_eq!(scanned_and_all(Sieve { searcher: None, ..Sieve::default() }, text), (5, 5));
     }
 }

@@ -4,16 +4,16 @@
 //! [WINDOW]` prints the calls of the script that the server has answered, and its own time for them.
 
 use std::error::Error;
-use std::ffi::OsStr;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use budget_tee::amount::Unit;
-use budget_tee::budget::{Mode, Room, Sum};
-use budget_tee::count::tokens::{Classes, Spend};
+use budget_tee::amount::{Amounts, Unit};
+use budget_tee::budget::{Mode, Room, Scope};
+use budget_tee::count::tokens::{Classes, Spend, Tally, Tokens};
 use budget_tee::ledger::keeper::unix_now;
 use budget_tee::ledger::redis::address::Address;
-use budget_tee::ledger::{Ledger, Place, Request};
+use budget_tee::ledger::store::Request;
+use budget_tee::ledger::{self, Location};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).collect();
@@ -22,20 +22,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (runs, seconds): (usize, u64) = (runs.parse()?, seconds.parse()?);
     let window = window.first().map(|window| window.parse()).transpose()?;
-    assert!(Place::is_address(OsStr::new(address)));
-    let place = Address::parse(address, None, Duration::from_secs(60), None)?;
+    let location = Address::parse(address, None, Duration::from_secs(60), None)?;
     let (server, _) = address.rsplit_once('/').ok_or("no name")?;
     let mut server = redis::Client::open(server)?.get_connection()?;
-    let place = Place::Server(Box::new(place));
-    let room = Room { of_command: false, unit: Unit::Tokens, room: Some(u64::MAX) };
-    let estimate = Sum { tokens: 1000, micro_usd: 0 };
-    let request = Request { estimate, classes: Classes::default(), rooms: vec![room], mode: Mode::Block };
+    let location = Location::Server(Box::new(location));
+    let room = Room { scope: Scope::Overall, unit: Unit::Tokens, room: Some(u64::MAX) };
+    let reservation = Amounts { tokens: 1000, micro_usd: 0 };
+    let request = Request { reservation, classes: Classes::default(), rooms: vec![room], mode: Mode::Block };
 
     let began = Instant::now();
     let mut fleet = Vec::new();
     for run in 0..runs {
         let name = format!("/command-{}", run % 10);
-        let mut ledger = Ledger::open(&place, Some(&name), window, unix_now()).map_err(|error| error.to_string())?;
+        let mut ledger = ledger::open(&location, Some(&name), window, unix_now()).map_err(|error| error.to_string())?;
         ledger.admit(&request, unix_now()).map_err(|error| error.to_string())?;
         fleet.push(ledger);
     }
@@ -44,9 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (began, mut round) = (Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(seconds) {
         round += 1;
-        let used = Spend { input: round * 100, micro_usd: round * 300, ..Spend::default() };
+        let tokens = Tokens { input: round * 100, ..Tokens::default() };
+        let spend = Spend { tokens, micro_usd: round * 300 };
+        let spend = Tally::from_iter([("claude-sonnet-4-5".to_owned(), spend)]);
         for ledger in &mut fleet {
-            ledger.spend(&[("claude-sonnet-4-5".to_owned(), used)], unix_now()).map_err(|error| error.to_string())?;
+            ledger.record(&spend, unix_now()).map_err(|error| error.to_string())?;
             ledger.look(unix_now()).map_err(|error| error.to_string())?;
         }
         std::thread::sleep((began + Duration::from_millis(200 * round)).saturating_duration_since(Instant::now()));
@@ -58,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     writeln!(out, "{runs} runs started in {:.2} s", admitted.as_secs_f64())?;
     writeln!(out, "{:.0} calls a second, {:.1} us in the script each", calls / spent, script / calls)?;
     writeln!(out, "{:.0} % of a core, {:.1} us of it a call", 100.0 * cpu / spent, 1e6 * cpu / calls)?;
-    let missing = fleet.iter().map(|ledger| round * 100 - ledger.shared(unix_now()).own.input).max();
+    let missing = fleet.iter().map(|ledger| round * 100 - ledger.totals(unix_now()).own.tokens.input).max();
     writeln!(out, "what is yet to arrive of a run: at most {} rounds", missing.unwrap_or_default() / 100)?;
     Ok(())
 }

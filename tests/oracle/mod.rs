@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use budget_tee::count::tokens::Spend;
-use budget_tee::stream::record::{Line, Message};
+use budget_tee::count::tokens::Tokens;
+use budget_tee::stream::record::{MessageFields, Record};
 use serde_json::Value;
 
 /// What a line says, in a form in which two ways of reading it can be compared.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     texts: BTreeMap<&'static str, String>,
-    usages: BTreeMap<String, Spend>,
+    usages: BTreeMap<String, Tokens>,
     searches: BTreeMap<String, u64>,
     aborted: bool,
     has_models: bool,
 }
 
 /// The facts as the scanner found them.
-pub fn scanned(line: &Line) -> Facts {
+pub fn scanned(line: &Record) -> Facts {
     let mut facts = Facts { aborted: line.aborted, has_models: line.models().is_some(), ..Facts::default() };
     for (name, text) in [
         ("type", &line.kind),
@@ -31,20 +31,21 @@ pub fn scanned(line: &Line) -> Facts {
     ] {
         facts.texts.extend(text.get().map(|text| (name, text.to_owned())));
     }
-    let mut message = |names: [&'static str; 4], message: &Message| {
+    let mut message = |names: [&'static str; 4], message: &MessageFields| {
         for (name, text) in names.iter().zip([&message.id, &message.model, &message.tool_use_id]) {
             facts.texts.extend(text.get().map(|text| (*name, text.to_owned())));
         }
-        facts.usages.extend(message.usage.tokens().map(|tokens| (names[3].to_owned(), tokens)));
+        facts.usages.extend(message.usage.get().map(|usage| (names[3].to_owned(), usage.tokens)));
     };
     message(["id", "model", "tool", "message"], &line.message);
     message(["event.id", "event.model", "event.tool", "event.message"], &line.event_message);
     for (name, usage) in [("result", &line.usage), ("event", &line.event_usage), ("agent", &line.agent_usage)] {
-        facts.usages.extend(usage.tokens().map(|tokens| (name.to_owned(), tokens)));
+        facts.usages.extend(usage.get().map(|usage| (name.to_owned(), usage.tokens)));
     }
     for model in line.models().unwrap_or_default() {
-        facts.usages.extend(model.usage.tokens().map(|tokens| (format!("model {}", model.name), tokens)));
-        facts.searches.insert(model.name.clone(), model.web_searches);
+        let usage = model.usage.get().unwrap_or_default();
+        facts.usages.insert(format!("model {}", model.name), usage.tokens);
+        facts.searches.insert(model.name.clone(), usage.web_searches);
     }
     facts
 }
@@ -83,12 +84,11 @@ pub fn walked(line: &Value) -> Facts {
         if value.is_object() {
             facts.usages.insert(
                 name.to_owned(),
-                Spend {
+                Tokens {
                     input: count(&value["input_tokens"]),
                     output: count(&value["output_tokens"]),
                     cache_write: count(&value["cache_creation_input_tokens"]),
                     cache_read: count(&value["cache_read_input_tokens"]),
-                    micro_usd: 0,
                 },
             );
         }
@@ -98,12 +98,11 @@ pub fn walked(line: &Value) -> Facts {
         for (name, value) in models.iter().filter(|(_, value)| value.is_object()) {
             facts.usages.insert(
                 format!("model {name}"),
-                Spend {
+                Tokens {
                     input: count(&value["inputTokens"]),
                     output: count(&value["outputTokens"]),
                     cache_write: count(&value["cacheCreationInputTokens"]),
                     cache_read: count(&value["cacheReadInputTokens"]),
-                    micro_usd: 0,
                 },
             );
             facts.searches.insert(name.clone(), count(&value["webSearchRequests"]));

@@ -5,9 +5,10 @@
 use std::error::Error;
 use std::io::Write;
 
-use budget_tee::amount::micro;
+use budget_tee::amount::dollars;
 use budget_tee::budget::{Budgets, Mode};
-use budget_tee::count::price::{Prices, Unpriced, day};
+use budget_tee::count::price::{Prices, Unpriced};
+use budget_tee::count::rates::day;
 use budget_tee::count::tokens::Classes;
 use budget_tee::run::Run;
 use serde_json::Value;
@@ -30,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }));
         let vendor = spent(text.lines().map(str::to_owned));
         let name = std::path::Path::new(&path).file_name().unwrap_or_default().to_string_lossy();
-        writeln!(out, "{name:<28} {:>12.6} {:>12.6} {:>12.6}", micro(live), micro(table), micro(vendor))?;
+        writeln!(out, "{name:<28} {:>12.6} {:>12.6} {:>12.6}", dollars(live), dollars(table), dollars(vendor))?;
     }
     Ok(())
 }

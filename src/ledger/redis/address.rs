@@ -1,49 +1,39 @@
-//! The address of a ledger on a server: `redis://[[USER]:PASSWORD@]HOST[:PORT]/DB/NAME`, or `valkey:`.
-//!
-//! What is shown of it never has the password.
+//! The address of a ledger on a server: `redis://[[USER]:PASSWORD@]HOST[:PORT]/DB/NAME`, `rediss:` for
+//! TLS, or `valkey:`. It is always shown without its password.
 
-use std::ffi::OsString;
 use std::fmt;
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
-use crate::ledger::SCHEMES;
-use crate::show::report::clean;
+use crate::show::text::clean;
+
+/// The schemes of an address: plain, and with TLS.
+const SCHEMES: [&str; 4] = ["redis://", "rediss://", "valkey://", "valkeys://"];
 
 /// The form wanted of an address.
-const FORM: &str = "want redis://HOST[:PORT]/DB/NAME, or rediss:// for TLS; NAME of letters, digits and . _ -; what \
-                    a password has else, as %XX";
+const FORM: &str = "want redis://HOST[:PORT]/DB/NAME, or rediss:// for TLS; NAME of letters, digits and . _ -; \
+                    other characters of a password as %XX";
 
-/// The environment variable in which budget-tee hands itself a password that was in an argument. What
-/// it runs does not get it.
-pub(crate) const HANDED_PASSWORD: &str = "BUDGET_TEE_HANDED_PASSWORD";
-
-/// A lease is this much longer than a run may go on without the server, so that what it holds is
-/// still held.
+/// A lease is so much longer than a run may go on without the server: its reservation is still held
+/// when it returns.
 const SPARE: Duration = Duration::from_secs(10);
 
-/// Where a ledger is on which server, and on which terms.
+/// Where a ledger is on which server, and how it is used.
 #[derive(Clone)]
 pub struct Address {
     shown: String,
     prefix: String,
     info: ConnectionInfo,
-    /// How long a run in block mode goes on where the server is out of reach.
+    /// How long a run in block mode goes on while the server is unreachable.
     pub(crate) grace: Duration,
-    /// How long the ledger is kept when nobody uses it; zero is for ever, none is as it was.
+    /// How long the ledger is kept when no run uses it: zero is for ever, `None` leaves it as it is.
     pub(crate) expiry: Option<Duration>,
 }
 
 impl Address {
-    /// Parses an address. A `password` given apart is for one that has none in it.
-    ///
-    /// # Errors
-    /// Where it does not have the form, in words that repeat nothing of it.
+    /// Parses an address; `password` is used where it has none in it. The error repeats nothing of the
+    /// address, which may hold a password in the wrong place.
     pub fn parse(
         text: &str,
         password: Option<&str>,
@@ -55,13 +45,14 @@ impl Address {
         let (Some(authority), Some(db), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(FORM.to_owned());
         };
+        // What stands in a key's name must not need quoting in redis-cli.
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let is_number = !db.is_empty() && db.bytes().all(|digit| digit.is_ascii_digit());
         if name.is_empty() || !name.chars().all(is_plain) || !is_number {
             return Err(FORM.to_owned());
         }
         let info = format!("{scheme}{authority}/{db}").into_connection_info();
-        let mut info = info.map_err(|_| "its host, port, database or user makes no sense".to_owned())?;
+        let mut info = info.map_err(|_| "its host, port, database or user is invalid".to_owned())?;
         if let Some(password) = password.filter(|_| info.redis_settings().password().is_none()) {
             let settings = info.redis_settings().clone().set_password(password);
             info = info.set_redis_settings(settings);
@@ -75,19 +66,28 @@ impl Address {
         Ok(Address { shown, prefix, info, grace, expiry })
     }
 
-    /// What the names of its keys begin with. The braces keep them together where a cluster or a
-    /// proxy spreads keys.
+    /// What the names of its keys begin with. The braces are a hash tag: a cluster keeps keys with the
+    /// same one together.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
 
+    /// What the client needs to connect.
     pub(crate) fn info(&self) -> ConnectionInfo {
         self.info.clone()
     }
 
-    /// How long what a run holds is held after it was last heard of.
+    /// How long a reservation is held after its run was last heard of.
     pub(crate) fn lease(&self) -> Duration {
         self.grace.saturating_add(SPARE)
+    }
+}
+
+impl Address {
+    /// Whether an address has a password in it.
+    pub(crate) fn has_password(text: &str) -> bool {
+        Address::parse(text, None, Duration::ZERO, None)
+            .is_ok_and(|address| address.info.redis_settings().password().is_some())
     }
 }
 
@@ -103,36 +103,6 @@ impl fmt::Debug for Address {
     }
 }
 
-/// An address without its password, and the password, where it has one.
-fn without_password(text: &str) -> Option<(String, String)> {
-    let address = Address::parse(text, None, Duration::ZERO, None).ok()?;
-    let password = address.info.redis_settings().password()?.to_owned();
-    let (scheme, rest) = text.split_once("://")?;
-    let (authority, path) = rest.split_once('/')?;
-    let (user, host) = authority.rsplit_once('@')?;
-    let user = user.split_once(':').map_or("", |(name, _)| name);
-    let at = if user.is_empty() { "" } else { "@" };
-    Some((format!("{scheme}://{user}{at}{host}/{path}"), password))
-}
-
-/// Where an argument has the ledger's address with a password in it, everybody can read it there: runs
-/// budget-tee anew, in this process, with the password in its environment. What is behind the options
-/// is the `command`'s. Returns why that failed.
-pub(crate) fn hide_password(ledger: &Path, command: &[OsString]) -> Option<io::Error> {
-    let address = ledger.to_str()?;
-    let (plain, password) = without_password(address)?;
-    let args: Vec<_> = std::env::args_os().collect();
-    let (own, command) = args.split_at(args.len().saturating_sub(command.len()));
-    let hidden = own.iter().map(|arg| match arg.to_str().and_then(|arg| arg.strip_suffix(address)) {
-        Some(before) => OsString::from(format!("{before}{plain}")),
-        None => arg.clone(),
-    });
-    let mut args = hidden.chain(command.iter().cloned());
-    let mut anew = Command::new("/proc/self/exe");
-    anew.arg0(args.next().unwrap_or_default()).args(args).env(HANDED_PASSWORD, password);
-    Some(anew.exec())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_has_no_password() {
+    fn an_address_is_shown_without_its_password() {
         let shown = [
             ("redis://host:6379/0/nightly", "redis://host:6379/0/nightly"),
             ("redis://:secret@host/3/a.b-c_D", "redis://host/3/a.b-c_D"),
@@ -155,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_without_repeating_it() {
+    fn a_malformed_address_is_refused_without_repeating_it() {
         let bad = [
             "redis://secret@/0/n",
             "redis://host",
@@ -172,19 +142,8 @@ mod tests {
             "redis://secret@host/0/n",
         ];
         for text in bad {
-            let error = parse(text).err().unwrap_or_else(|| panic!("{text} is taken"));
+            let error = parse(text).err().unwrap_or_else(|| panic!("{text} is accepted"));
             assert!(!error.contains("secret"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_password_can_be_taken_out() {
-        let taken = without_password;
-        let both = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
-        assert_eq!(taken("redis://:se%2Fcret@host:1/0/n"), both("redis://host:1/0/n", "se/cret"));
-        assert_eq!(taken("rediss://me:a:b@host/0/n"), both("rediss://me@host/0/n", "a:b"));
-        assert_eq!(taken("redis://me@host/0/n"), None);
-        assert_eq!(taken("valkeys://:x@host/0/n"), both("valkeys://host/0/n", "x"));
-        assert_eq!(taken("spend.ndjson"), None);
     }
 }

@@ -1,35 +1,35 @@
-//! What a ledger on a server is asked, and what it answers. No socket.
+//! What a ledger on a server is asked, and what it answers. It touches no socket.
 //!
-//! `ledger.lua` is the other end of this. Figures on a server are exact up to [`MOST`] and stay
-//! there: its scripts count in doubles.
+//! `script.lua` is the other end of this. Figures on a server are exact up to [`FIGURE_MAX`] and stop
+//! there, since its scripts calculate with doubles.
 
 use std::time::{Duration, Instant};
 
 use redis::{FromRedisValue, ParsingError, RedisResult, Value};
 use serde::Serialize;
 
-use crate::amount::Unit;
-use crate::budget::{Sum, Sums};
-use crate::count::tokens::{Classes, Spend};
+use crate::amount::{Amounts, Unit};
+use crate::budget::{ByScope, Scope};
+use crate::count::tokens::{Classes, Counts, Spend, Tally, Tokens};
 use crate::ledger::book::{Book, OpenRun, PACE_OVER};
-use crate::ledger::{Admission, Member, Request};
+use crate::ledger::store::{Admission, Member, Request};
 
 /// The highest figure: 2^53 - 1.
-const MOST: u64 = (1 << 53) - 1;
+const FIGURE_MAX: u64 = (1 << 53) - 1;
 
-/// How long what a run is to hold is held until it is heard of again.
+/// How long a reservation is held until its run is heard of for the first time after its admission.
 const FIRST_LEASE: Duration = Duration::from_secs(15);
 
-/// What a run asks for.
+/// What a call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// To start.
+    /// The run wants to start.
     Admit,
-    /// To have what it used recorded, and to stay alive.
+    /// It records what it spent, and stays alive.
     Step,
     /// The same for the last time.
     Leave,
-    /// Nothing: a report reads all there is.
+    /// A report reads everything.
     Read,
 }
 
@@ -44,8 +44,8 @@ impl Verb {
     }
 }
 
-/// Sums of commands over spans of time; a window is seen in the coarsest that are no more than a
-/// thirtieth of it.
+/// Sums of commands over spans of time. A window is added up from the longest spans that are at most a
+/// thirtieth of it, which is how exact it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     Ever,
@@ -58,7 +58,7 @@ pub(crate) enum Level {
 impl Level {
     const ALL: [Level; 5] = [Level::Ever, Level::Seconds, Level::Minutes, Level::Hours, Level::Days];
 
-    /// The one for a window of so many seconds.
+    /// The level for a window of so many seconds.
     fn of(window: Option<f64>) -> Level {
         match window {
             None => Level::Ever,
@@ -90,19 +90,20 @@ impl Level {
     }
 }
 
-/// What of a run is known to be recorded, and in which life of the ledger.
+/// What of a run is known to be recorded, and in which life of the ledger: one that was dropped and made
+/// anew is another.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
-    pub(crate) models: Vec<(String, Spend)>,
+pub(crate) struct Recorded {
+    pub(crate) models: Tally<String>,
     pub(crate) born: String,
 }
 
-/// The sums that a run with this window needs, first those that bind it; or all that a report shows.
+/// The sums that a run with this window needs, those that bind it first; or all that a report shows.
 fn looks(window: Option<f64>, is_report: bool) -> Vec<Look> {
     let level = Level::of(window);
     let look = |level: Level, back: f64| Look {
         level: level.name(),
-        back: Duration::try_from_secs_f64(back).map_or(MOST, milliseconds),
+        back: Duration::try_from_secs_f64(back).map_or(FIGURE_MAX, milliseconds),
     };
     let own = window.unwrap_or(0.0);
     if !is_report {
@@ -111,7 +112,7 @@ fn looks(window: Option<f64>, is_report: bool) -> Vec<Look> {
     let timed = match level {
         Level::Ever => vec![look(Level::Minutes, PACE_OVER)],
         Level::Seconds | Level::Minutes => vec![look(level, own.max(PACE_OVER))],
-        // Back to where the first of the longer spans begins that is left out.
+        // Minutes as far back as the longer span that the last hour begins in.
         Level::Hours => vec![look(level, own), look(Level::Minutes, 2.0 * 3_600.0)],
         Level::Days => vec![look(level, own), look(Level::Minutes, 25.0 * 3_600.0)],
     };
@@ -119,24 +120,24 @@ fn looks(window: Option<f64>, is_report: bool) -> Vec<Look> {
     whole.into_iter().chain(timed).collect()
 }
 
-/// What stays the same from call to call.
+/// What is the same in all calls of a run.
 #[derive(Debug)]
-pub(crate) struct Terms {
+pub(crate) struct CallTerms {
     id: String,
     name: Option<String>,
     window: Option<f64>,
-    /// How long what it holds is held after a call.
+    /// How long the reservation is held after a call.
     pub(crate) lease: Duration,
     expiry: Option<Duration>,
 }
 
-impl Terms {
+impl CallTerms {
     pub(crate) fn new(member: &Member, lease: Duration, expiry: Option<Duration>) -> Self {
-        Terms { id: member.id.clone(), name: member.name.clone(), window: member.window, lease, expiry }
+        CallTerms { id: member.id.clone(), name: member.name.clone(), window: member.window, lease, expiry }
     }
 }
 
-/// A call as the script takes it. Times are milliseconds.
+/// A call as the script takes it. Times are in milliseconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Call<'a> {
     verb: &'static str,
@@ -157,27 +158,28 @@ pub(crate) struct Call<'a> {
     since: u64,
 }
 
-/// A model with what was used of it: input, output, cache write, cache read, micro-dollars.
+/// A model with what was spent on it: input, output, cache write, cache read, micro-dollars.
 type Figures<'a> = (&'a str, u64, u64, u64, u64, u64);
 
-fn figures(models: &[(String, Spend)]) -> Vec<Figures<'_>> {
-    let used = models.iter().filter(|(_, spend)| !spend.is_zero());
-    used.map(|(name, spend)| {
-        let Spend { input, output, cache_write, cache_read, micro_usd } = *spend;
-        let [a, b, c, d, e] = [input, output, cache_write, cache_read, micro_usd].map(|figure| figure.min(MOST));
-        (name.as_str(), a, b, c, d, e)
-    })
-    .collect()
+fn figures(models: &Tally<String>) -> Vec<Figures<'_>> {
+    let spent = models.iter().filter(|(_, spend)| !spend.is_zero());
+    spent
+        .map(|(name, Spend { tokens: Tokens { input, output, cache_write, cache_read }, micro_usd })| {
+            let five = [input, output, cache_write, cache_read, micro_usd];
+            let [a, b, c, d, e] = five.map(|figure| (*figure).min(FIGURE_MAX));
+            (name.as_str(), a, b, c, d, e)
+        })
+        .collect()
 }
 
-/// Sums that are wanted, and how far back.
+/// Sums that are wanted, and how far back, in milliseconds.
 #[derive(Debug, Serialize)]
 struct Look {
     level: &'static str,
     back: u64,
 }
 
-/// A [`crate::budget::Room`]: unit 1 is tokens and 2 is micro-dollars, less than none is -1.
+/// A [`crate::budget::Room`]: unit 1 is tokens and 2 is micro-dollars, as Lua counts; no room is -1.
 #[derive(Debug, Serialize)]
 struct CallRoom {
     of_command: bool,
@@ -186,32 +188,32 @@ struct CallRoom {
 }
 
 impl<'a> Call<'a> {
-    /// A call of a run that asked for `request` and has used `models` so far, of which `told` is known
-    /// to be recorded; for what has changed since the reader's revision.
+    /// A call of a run that asked for `request` and has spent `models` so far, of which `recorded` is
+    /// known to be recorded. The answer has what has changed since the reader's revision.
     pub(crate) fn new(
-        terms: &'a Terms,
+        terms: &'a CallTerms,
         verb: Verb,
         request: &Request,
-        models: &'a [(String, Spend)],
-        told: &'a Told,
+        models: &'a Tally<String>,
+        recorded: &'a Recorded,
         revision: (&'a str, u64),
     ) -> Self {
         let rooms = request.rooms.iter().map(|room| CallRoom {
-            of_command: room.of_command,
+            of_command: room.scope == Scope::Command,
             unit: if room.unit == Unit::Tokens { 1 } else { 2 },
-            room: room.room.map_or(-1, |room| room.min(MOST).cast_signed()),
+            room: room.room.map_or(-1, |room| room.min(FIGURE_MAX).cast_signed()),
         });
         Call {
             verb: verb.name(),
             id: &terms.id,
             suffix: suffix(terms.name.as_deref()),
-            // Whoever does not hear that it may start does not go on to renew what it holds.
+            // A run that never gets the answer never renews its reservation, which then ends soon.
             lease: milliseconds(if verb == Verb::Admit { terms.lease.min(FIRST_LEASE) } else { terms.lease }),
             expiry: terms.expiry.map(milliseconds),
             models: figures(models),
-            told: figures(&told.models),
-            told_in: &told.born,
-            estimate: [request.estimate.tokens, request.estimate.micro_usd].map(|figure| figure.min(MOST)),
+            told: figures(&recorded.models),
+            told_in: &recorded.born,
+            estimate: [request.reservation.tokens, request.reservation.micro_usd].map(|figure| figure.min(FIGURE_MAX)),
             classes: request.classes.chosen(),
             must_fit: request.must_fit(),
             rooms: rooms.collect(),
@@ -227,41 +229,42 @@ impl<'a> Call<'a> {
     }
 }
 
-/// An answer. Nobody but this program's scripts should write there; where somebody has, a figure that
-/// cannot be read is nothing.
+/// An answer. A figure that cannot be read is zero: only the script should have written it, but
+/// anybody may have.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// The server's time, in Unix seconds.
     pub(crate) now: f64,
     /// When it came.
     pub(crate) arrived: Instant,
-    /// Which life of the ledger it is of; empty where there is no ledger.
+    /// The life of the ledger that it is about; empty where there is no ledger.
     pub(crate) born: String,
     pub(crate) revision: u64,
-    /// It has all there is, and not only what has changed.
+    /// It has everything, not only what has changed.
     pub(crate) is_whole: bool,
     /// What is recorded of this run.
     pub(crate) own: Spend,
     pub(crate) admission: Admission,
     cells: Vec<[String; 3]>,
-    alive: Vec<Alive>,
+    alive: Vec<AliveRun>,
 }
 
 /// A run that is alive.
 #[derive(Debug)]
-struct Alive {
+struct AliveRun {
     id: String,
     name: Option<String>,
-    estimate: Sum,
+    reservation: Amounts,
     spent: Spend,
 }
 
 impl FromRedisValue for Answer {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         type Parts = (u64, String, u64, u8, String, u8, Vec<u64>, Vec<Vec<u8>>, Vec<Vec<u8>>);
-        let (now, born, revision, whole, own, entered, held, cells, alive): Parts = redis::from_redis_value(value)?;
-        let held = <[u64; 4]>::try_from(held).unwrap_or_default();
-        let sum = |tokens, micro_usd| Sum { tokens, micro_usd };
+        let (now, born, revision, whole, own, admitted, reserved, cells, alive): Parts =
+            redis::from_redis_value(value)?;
+        let [all, all_usd, own_command, own_command_usd] = <[u64; 4]>::try_from(reserved).unwrap_or_default();
+        let amounts = |tokens, micro_usd| Amounts { tokens, micro_usd };
         let words = |words: Vec<Vec<u8>>| -> Vec<String> {
             words.into_iter().map(|word| String::from_utf8_lossy(&word).into_owned()).collect()
         };
@@ -273,23 +276,23 @@ impl FromRedisValue for Answer {
             is_whole: whole == 1,
             own: five(&own),
             admission: Admission {
-                entered: entered == 1,
-                held: Sums { overall: sum(held[0], held[1]), command: sum(held[2], held[3]) },
+                admitted: admitted == 1,
+                reserved: ByScope { overall: amounts(all, all_usd), command: amounts(own_command, own_command_usd) },
             },
             cells: words(cells).chunks_exact(3).map(|cell| std::array::from_fn(|at| cell[at].clone())).collect(),
-            alive: words(alive).chunks_exact(5).map(Alive::of).collect(),
+            alive: words(alive).chunks_exact(5).map(AliveRun::of).collect(),
         })
     }
 }
 
 impl Answer {
-    /// Whether others have used anything since the last.
+    /// Whether any sum has changed since the last one.
     pub(crate) fn has_news(&self) -> bool {
         !self.cells.is_empty()
     }
 
-    /// Takes what it tells into a book whose window is `window`. Of a report, which is told all levels,
-    /// the pace of the last hour is to be taken from the minutes where the window's spans are longer.
+    /// Enters it into a book whose window is `window`. A report gets all levels: where the window's spans
+    /// are longer than minutes, the last hour, which the pace is measured over, is taken from minutes.
     pub(crate) fn enter_into(&self, book: &mut Book, window: Option<f64>, is_report: bool) {
         let level = Level::of(window);
         let minutes_from = match level {
@@ -328,30 +331,30 @@ impl Answer {
         }
     }
 
-    /// The runs that are alive, with what they hold in tokens of `classes`.
+    /// The runs that are alive, with what they have reserved in tokens of `classes`.
     pub(crate) fn alive(&self, classes: Classes) -> Vec<OpenRun> {
-        let open = |run: &Alive| OpenRun {
+        let open = |run: &AliveRun| OpenRun {
             id: run.id.clone(),
             name: run.name.clone(),
-            reserved: run.estimate.less(Sum::of(&run.spent, classes)),
+            reserved: run.reservation.minus(Amounts::of(&run.spent, classes)),
         };
         self.alive.iter().map(open).collect()
     }
 }
 
-impl Alive {
+impl AliveRun {
     fn of(parts: &[String]) -> Self {
         let figure = |at: usize| parts[at].parse().unwrap_or(0);
-        Alive {
+        AliveRun {
             id: parts[0].clone(),
             name: parts[1].strip_prefix(' ').map(str::to_owned),
-            estimate: Sum { tokens: figure(2), micro_usd: figure(3) },
+            reservation: Amounts { tokens: figure(2), micro_usd: figure(3) },
             spent: five(&parts[4]),
         }
     }
 }
 
-/// How the script tells commands apart: what stands behind the span of time.
+/// How the script tells commands apart: the end of a field's name, after the span of time.
 fn suffix(name: Option<&str>) -> String {
     name.map_or(String::new(), |name| format!(" {name}"))
 }
@@ -360,11 +363,12 @@ fn suffix(name: Option<&str>) -> String {
 fn five(text: &str) -> Spend {
     let mut figures = text.split(' ').map(|figure| figure.parse().unwrap_or(0));
     let mut next = || figures.next().unwrap_or(0);
-    Spend { input: next(), output: next(), cache_write: next(), cache_read: next(), micro_usd: next() }
+    let tokens = Tokens { input: next(), output: next(), cache_write: next(), cache_read: next() };
+    Spend { tokens, micro_usd: next() }
 }
 
-fn milliseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(MOST).min(MOST)
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(FIGURE_MAX).min(FIGURE_MAX)
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]

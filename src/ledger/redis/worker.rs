@@ -1,78 +1,68 @@
-//! The courier: a thread that carries what a run has used to a server, and brings what all have.
+//! The worker: a thread that carries what a run has spent to the server, and brings what all have.
 //!
-//! Only the start and the end of a run wait for it. On the desk, where it is handed things, what is
-//! newer takes the place of what is older, both ways: nothing piles up while the server is away.
+//! Only the start and the end of a run wait for it. In the mailbox, where both sides leave things for
+//! each other, newer ones replace older ones: nothing piles up while the server is unreachable.
 
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 
-use crate::count::tokens::Spend;
+use crate::count::tokens::Tally;
+use crate::error::Error;
 use crate::ledger::redis::address::Address;
-use crate::ledger::redis::protocol::{Answer, Call, Terms, Told, Verb};
-use crate::ledger::{Request, WAIT};
-use crate::run::lock;
-use crate::show::report::{clean, without_number};
+use crate::ledger::redis::protocol::{Answer, Call, CallTerms, Recorded, Verb};
+use crate::ledger::store::{LEDGER_WAIT, Request};
+use crate::process::wake::{Wake, lock};
+use crate::show::text::{clean, without_number};
 
-/// What a run has used is sent at most this often.
+/// Spend is sent at most this often.
 const RECORD: Duration = Duration::from_millis(200);
 
-/// What others have used is asked for this often, where it matters.
+/// What others have spent is asked for this often, where it matters.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long a server may take to be reached and to answer, before it counts as out of reach.
+/// How long the server may take to connect and to answer before it counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long to wait before a server that was not reached is tried again: first, and at most.
-const AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+/// How long to wait before trying again to reach the server: at first, and at most.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
-/// What the courier and the rest hand each other.
+/// What the two threads leave for each other.
 #[derive(Debug, Default)]
-struct Desk {
-    /// What somebody waits for.
-    errand: Option<Verb>,
-    /// How often it was tried in vain.
+struct Mailbox {
+    /// The call that somebody waits for.
+    awaited: Option<Verb>,
+    /// How often it has failed.
     tries: u32,
-    /// The run is under way: what it uses is carried without being asked for.
-    works: bool,
-    /// Others' use matters to it.
-    looks: bool,
-    /// What it asked for.
+    /// The run is under way: what it spends is sent without being asked for.
+    under_way: bool,
+    /// It matters what others spend.
+    limited: bool,
     request: Request,
-    /// All that it has used, by model; whether the server has yet to hear of it; and what it has
-    /// heard.
-    models: Vec<(String, Spend)>,
-    is_new: bool,
-    told: Told,
-    /// The revision that the reader has, and of which ledger's life.
+    /// All that the run has spent.
+    spend: Tally<String>,
+    /// The server has yet to hear of some of it.
+    has_news: bool,
+    /// What the server has heard.
+    recorded: Recorded,
+    /// The revision that the reader has, and of which life of the ledger.
     born: String,
     since: u64,
-    /// Everything is to be read anew: the server may have lost something.
+    /// Everything is to be read again: the server may have lost something.
     refresh: bool,
     /// The last answer, until it is taken; it has all that has changed since the reader's revision.
     answer: Option<Answer>,
-    /// Why the server could not be used the last time, and whether it ever could.
     failure: Option<Failure>,
     was_reached: bool,
-    /// The reader has been rung for and has not looked yet.
-    rung: bool,
 }
 
-/// What could not be done with a server, and why.
-#[derive(Clone, Debug)]
-pub(crate) struct Trouble {
-    pub(crate) doing: &'static str,
-    pub(crate) why: String,
-}
-
-/// Why a server could not be used, the last time and since when.
+/// Why the server cannot be used.
 #[derive(Clone, Debug)]
 struct Failure {
-    trouble: Trouble,
-    /// To try again at once would come to the same.
+    message: String,
+    /// Trying again at once would fail the same way.
     is_final: bool,
     /// When it began.
     since: Instant,
@@ -85,187 +75,209 @@ impl Failure {
     }
 }
 
-/// The desk, and how to call to it.
+impl Mailbox {
+    /// The failure that is more than a hiccup.
+    fn failing(&self) -> Option<&Failure> {
+        self.failure.as_ref().filter(|failure| failure.counts())
+    }
+
+    /// Takes the answer for the reader, who then has its revision.
+    fn take_answer(&mut self) -> Option<Answer> {
+        let answer = self.answer.take()?;
+        if answer.is_whole {
+            self.refresh = false;
+        }
+        self.born.clone_from(&answer.born);
+        self.since = answer.revision;
+        Some(answer)
+    }
+}
+
+/// The mailbox, and how each side calls the other.
 #[derive(Debug)]
-struct Office {
-    desk: Mutex<Desk>,
+struct Post {
+    mailbox: Mutex<Mailbox>,
+    /// For the worker, and for whoever waits for an answer.
     called: Condvar,
-    bell: PipeWriter,
+    /// For the watch, which polls.
+    wake: Wake,
+    /// The ledger, as it is shown.
+    location: String,
 }
 
-/// The reader's side of the desk.
+impl Post {
+    /// Waits until something is left in the mailbox, for at most `time`.
+    fn wait<'a>(&self, mailbox: MutexGuard<'a, Mailbox>, time: Option<Duration>) -> MutexGuard<'a, Mailbox> {
+        match time {
+            Some(time) => self.called.wait_timeout(mailbox, time).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.called.wait(mailbox).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// `cannot reach ledger redis://host/0/name: it has not answered for 3 s`
+    fn cannot(&self, doing: &str, why: &str) -> String {
+        format!("cannot {doing} ledger {}: {why}", self.location)
+    }
+
+    fn silent(&self, time: Duration) -> String {
+        self.cannot("reach", &format!("it has not answered for {} s", time.as_secs()))
+    }
+}
+
+/// The reader's side.
 #[derive(Debug)]
-pub(crate) struct Courier {
-    office: Arc<Office>,
-    bell: PipeReader,
-    place: String,
+pub(crate) struct WorkerHandle {
+    post: Arc<Post>,
 }
 
-impl Courier {
-    /// Starts the courier for the server at `address`, on `terms`.
-    pub(crate) fn start(address: &Address, terms: Terms) -> std::io::Result<Self> {
-        let (bell, ring) = pipe()?;
-        let office = Arc::new(Office { desk: Mutex::default(), called: Condvar::new(), bell: ring });
-        let route = Route {
-            office: Arc::clone(&office),
+impl WorkerHandle {
+    /// Starts a worker for the ledger at `address`.
+    pub(crate) fn start(address: &Address, terms: CallTerms) -> std::io::Result<Self> {
+        let (mailbox, called, location) = (Mutex::default(), Condvar::new(), address.to_string());
+        let post = Arc::new(Post { mailbox, called, wake: Wake::new()?, location });
+        let worker = Worker {
+            post: Arc::clone(&post),
             client: Client::open(address.info()).map_err(std::io::Error::other)?,
             script: Script::new(include_str!("script.lua")),
             prefix: address.prefix().to_owned(),
             terms,
             connection: None,
             last: Instant::now(),
-            pause: AGAIN[0],
+            pause: RETRY[0],
         };
-        std::thread::Builder::new().name("courier".to_owned()).spawn(move || route.run())?;
-        Ok(Courier { office, bell, place: address.to_string() })
+        std::thread::Builder::new().name("ledger".to_owned()).spawn(move || worker.run())?;
+        Ok(WorkerHandle { post })
     }
 
-    /// Has an errand done, and waits for it until `wait` has passed. What fails for good, or fails
-    /// where nobody is there, is given up at once unless the errand is to leave.
-    pub(crate) fn send(&self, verb: Verb, wait: Duration) -> Result<Answer, Trouble> {
+    /// Has a call made, and waits for the answer until `wait` has passed.
+    pub(crate) fn call(&self, verb: Verb, wait: Duration) -> Result<Answer, Error> {
         let until = Instant::now() + wait;
-        let mut desk = self.desk();
-        // One that was never there, or has been away for long, is asked once more.
-        let is_long_away = desk.failure.as_ref().is_some_and(|failure| failure.since.elapsed() >= WAIT);
-        let insists = verb == Verb::Leave && desk.was_reached && !is_long_away;
-        desk.errand = Some(verb);
-        desk.tries = 0;
-        self.office.called.notify_all();
+        let mut mailbox = self.mailbox();
+        // A server that was never reached, or has been unreachable for long, gets one more try; one that
+        // was there a moment ago is insisted on, so that the last of the spend is not lost.
+        let is_long_gone = mailbox.failure.as_ref().is_some_and(|failure| failure.since.elapsed() >= LEDGER_WAIT);
+        let insists = verb == Verb::Leave && mailbox.was_reached && !is_long_gone;
+        (mailbox.awaited, mailbox.tries) = (Some(verb), 0);
+        self.post.called.notify_all();
         loop {
-            if desk.errand.is_none()
-                && let Some(answer) = desk.answer.take()
+            if mailbox.awaited.is_none()
+                && let Some(answer) = mailbox.take_answer()
             {
-                desk.taken(&answer);
                 return Ok(answer);
             }
             let left = until.saturating_duration_since(Instant::now());
-            let given_up = match &desk.failure {
-                Some(failure) if desk.tries > 0 => !insists && (failure.is_final || verb == Verb::Leave),
+            let gives_up = match &mailbox.failure {
+                Some(failure) if mailbox.tries > 0 => !insists && (failure.is_final || verb == Verb::Leave),
                 _ => false,
             };
-            if left.is_zero() || given_up {
-                desk.errand = None;
-                let trouble = desk.failure.as_ref().map(|failure| failure.trouble.clone());
-                return Err(trouble.unwrap_or_else(|| Trouble::silence(wait)));
+            if left.is_zero() || gives_up {
+                mailbox.awaited = None;
+                let message = mailbox.failure.as_ref().map(|failure| failure.message.clone());
+                return Err(Error::Failed(message.unwrap_or_else(|| self.post.silent(wait))));
             }
-            desk = self.office.called.wait_timeout(desk, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            mailbox = self.post.wait(mailbox, Some(left));
         }
     }
 
-    /// What the run asks for, before it is sent to be admitted.
+    /// What the run asks for, before the call that admits it.
     pub(crate) fn ask(&self, request: Request) {
-        self.desk().request = request;
+        self.mailbox().request = request;
     }
 
-    /// From now on what the run uses is carried as it comes, and, where it `looks`, what others use
+    /// The run starts: what it spends is sent as it comes, and, where it is `limited`, what others spend
     /// is brought.
-    pub(crate) fn work(&self, looks: bool) {
-        let mut desk = self.desk();
-        // What it holds is held for longer from its first step on.
-        (desk.works, desk.looks, desk.is_new) = (true, looks, true);
-        self.office.called.notify_all();
+    pub(crate) fn start_run(&self, limited: bool) {
+        let mut mailbox = self.mailbox();
+        // The first step renews the lease, which is short until then.
+        (mailbox.under_way, mailbox.limited, mailbox.has_news) = (true, limited, true);
+        self.post.called.notify_all();
     }
 
-    /// Hands over all that the run has used, by model.
-    pub(crate) fn hand_over(&self, models: Vec<(String, Spend)>) {
-        let mut desk = self.desk();
-        if desk.models != models {
-            (desk.models, desk.is_new) = (models, true);
-            self.office.called.notify_all();
+    /// Hands over all that the run has spent.
+    pub(crate) fn hand_over(&self, spend: &Tally<String>) {
+        let mut mailbox = self.mailbox();
+        if mailbox.spend != *spend {
+            (mailbox.spend, mailbox.has_news) = (spend.clone(), true);
+            self.post.called.notify_all();
         }
     }
 
-    /// What has come, if anything; and why the server is out of reach, where it is.
-    pub(crate) fn collect(&self) -> (Option<Answer>, Option<Trouble>) {
-        let mut desk = self.desk();
-        if std::mem::take(&mut desk.rung) {
-            let _ = (&self.bell).read(&mut [0]);
+    /// What has come, if anything; and why the server is unreachable, where it is.
+    pub(crate) fn collect(&self) -> (Option<Answer>, Result<(), Error>) {
+        let mut mailbox = self.mailbox();
+        if self.post.wake.is_raised() {
+            self.post.wake.silence();
+            self.post.wake.lower();
         }
-        let answer = desk.answer.take();
-        if let Some(answer) = &answer {
-            desk.taken(answer);
-        }
-        (answer, desk.failure.as_ref().filter(|failure| failure.counts()).map(|failure| failure.trouble.clone()))
+        let answer = mailbox.take_answer();
+        let failure = mailbox.failing().map(|failure| Error::Failed(failure.message.clone()));
+        (answer, failure.map_or(Ok(()), Err))
     }
 
-    /// Since when the server is out of reach, where it is.
-    pub(crate) fn away_since(&self) -> Option<Instant> {
-        self.desk().away_since()
+    /// Since when the server is unreachable, where it is.
+    pub(crate) fn unreachable_since(&self) -> Option<Instant> {
+        self.mailbox().failing().map(|failure| failure.since)
     }
 
-    /// Whether the server was there the last time.
-    pub(crate) fn is_there(&self) -> bool {
-        let desk = self.desk();
-        desk.was_reached && desk.failure.is_none()
+    /// Whether the server answered the last time.
+    pub(crate) fn is_reachable(&self) -> bool {
+        let mailbox = self.mailbox();
+        mailbox.was_reached && mailbox.failure.is_none()
     }
 
     /// Readable when something has come.
-    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    pub(crate) fn wake(&self) -> BorrowedFd<'_> {
+        self.post.wake.as_fd()
     }
 
-    /// Which ledger it goes to.
-    pub(crate) fn place(&self) -> &str {
-        &self.place
+    /// The ledger, as it is shown.
+    pub(crate) fn location(&self) -> &str {
+        &self.post.location
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        lock(&self.office.desk)
-    }
-}
-
-impl Desk {
-    fn away_since(&self) -> Option<Instant> {
-        self.failure.as_ref().filter(|failure| failure.counts()).map(|failure| failure.since)
-    }
-
-    /// The reader has this answer.
-    fn taken(&mut self, answer: &Answer) {
-        if answer.is_whole {
-            self.refresh = false;
-        }
-        self.born.clone_from(&answer.born);
-        self.since = answer.revision;
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        lock(&self.post.mailbox)
     }
 }
 
-/// The courier's side.
-struct Route {
-    office: Arc<Office>,
+/// The worker's side.
+struct Worker {
+    post: Arc<Post>,
     client: Client,
     script: Script,
     prefix: String,
-    terms: Terms,
+    terms: CallTerms,
     connection: Option<Connection>,
-    /// When the server was last gone to, or was last tried in vain, and how long to wait then.
+    /// When the server was last called.
     last: Instant,
+    /// How long to wait until the next try where that failed.
     pause: Duration,
 }
 
-impl Route {
+impl Worker {
     fn run(mut self) {
         loop {
             self.wait();
             let began = Instant::now();
-            // A connection that has ended meanwhile says nothing about the server, nor does a signal.
-            let result = self.go().or_else(|error| {
+            // A connection that has ended meanwhile says nothing about the server: try a new one first.
+            let result = self.call().or_else(|error| {
                 self.connection = None;
                 if !is_hiccup(&error) {
                     return Err(error);
                 }
-                // To find the server again may take long: that counts from now.
+                // To find the server again may take long, which counts from now.
                 self.fail(&error, began);
-                self.go()
+                self.call()
             });
             match result {
                 Ok((answer, verb)) => {
-                    (self.last, self.pause) = (began, AGAIN[0]);
+                    (self.last, self.pause) = (began, RETRY[0]);
                     self.deliver(answer, verb);
                 }
                 Err(error) => {
                     self.connection = None;
                     self.fail(&error, began);
-                    (self.last, self.pause) = (Instant::now(), (self.pause * 2).min(AGAIN[1]));
+                    (self.last, self.pause) = (Instant::now(), (self.pause * 2).min(RETRY[1]));
                 }
             }
         }
@@ -273,30 +285,29 @@ impl Route {
 
     /// Waits until there is something to do.
     fn wait(&self) {
-        let mut desk = lock(&self.office.desk);
+        let mut mailbox = lock(&self.post.mailbox);
         loop {
-            let after = match &*desk {
-                Desk { failure: Some(_), errand, works, .. } if errand.is_some() || *works => Some(self.pause),
-                Desk { errand: Some(_), .. } => Some(Duration::ZERO),
-                Desk { works: false, .. } => None,
-                Desk { is_new: true, .. } => Some(RECORD),
-                Desk { looks: true, .. } => Some(LOOK),
-                // What it holds is to stay held.
-                Desk { .. } => Some(self.terms.lease / 4),
+            let after = match &*mailbox {
+                Mailbox { failure: Some(_), awaited, under_way, .. } if awaited.is_some() || *under_way => {
+                    Some(self.pause)
+                }
+                Mailbox { awaited: Some(_), .. } => Some(Duration::ZERO),
+                Mailbox { under_way: false, .. } => None,
+                Mailbox { has_news: true, .. } => Some(RECORD),
+                Mailbox { limited: true, .. } => Some(LOOK),
+                // The reservation must be renewed before its lease ends.
+                Mailbox { .. } => Some(self.terms.lease / 4),
             };
             let left = after.map(|after| after.saturating_sub(self.last.elapsed()));
-            desk = match left {
-                Some(Duration::ZERO) => return,
-                Some(left) => {
-                    self.office.called.wait_timeout(desk, left).unwrap_or_else(std::sync::PoisonError::into_inner).0
-                }
-                None => self.office.called.wait(desk).unwrap_or_else(std::sync::PoisonError::into_inner),
-            };
+            if left == Some(Duration::ZERO) {
+                return;
+            }
+            mailbox = self.post.wait(mailbox, left);
         }
     }
 
-    /// Goes to the server once.
-    fn go(&mut self) -> RedisResult<(Answer, Verb)> {
+    /// Calls the server once.
+    fn call(&mut self) -> RedisResult<(Answer, Verb)> {
         let is_fresh = self.connection.is_none();
         let connection = match &mut self.connection {
             Some(connection) => connection,
@@ -308,93 +319,83 @@ impl Route {
             }
         };
         let (call, verb, models) = {
-            let mut desk = lock(&self.office.desk);
-            desk.is_new = false;
-            desk.refresh |= is_fresh;
-            let verb = desk.errand.unwrap_or(Verb::Step);
-            let revision = if desk.refresh { ("", 0) } else { (desk.born.as_str(), desk.since) };
-            let call = Call::new(&self.terms, verb, &desk.request, &desk.models, &desk.told, revision).json()?;
-            (call, verb, desk.models.clone())
+            let mut mailbox = lock(&self.post.mailbox);
+            mailbox.has_news = false;
+            mailbox.refresh |= is_fresh;
+            let verb = mailbox.awaited.unwrap_or(Verb::Step);
+            let revision = if mailbox.refresh { ("", 0) } else { (mailbox.born.as_str(), mailbox.since) };
+            let (request, spend, recorded) = (&mailbox.request, &mailbox.spend, &mailbox.recorded);
+            let call = Call::new(&self.terms, verb, request, spend, recorded, revision).json()?;
+            (call, verb, mailbox.spend.clone())
         };
         let answer: Answer = self.script.key(&self.prefix).arg(call).invoke(connection)?;
         if matches!(verb, Verb::Step | Verb::Leave) {
-            lock(&self.office.desk).told = Told { models, born: answer.born.clone() };
+            lock(&self.post.mailbox).recorded = Recorded { models, born: answer.born.clone() };
         }
         Ok((answer, verb))
     }
 
     fn deliver(&self, answer: Answer, verb: Verb) {
-        let mut desk = lock(&self.office.desk);
-        let was_away = desk.failure.take().is_some_and(|failure| failure.counts());
-        desk.was_reached = true;
-        let is_news = answer.has_news() || was_away;
-        desk.answer = Some(answer);
-        if desk.errand == Some(verb) {
-            desk.errand = None;
+        let mut mailbox = lock(&self.post.mailbox);
+        let was_unreachable = mailbox.failure.take().is_some_and(|failure| failure.counts());
+        mailbox.was_reached = true;
+        let is_news = answer.has_news() || was_unreachable;
+        mailbox.answer = Some(answer);
+        if mailbox.awaited == Some(verb) {
+            mailbox.awaited = None;
         } else if is_news {
-            self.ring(&mut desk);
+            self.post.wake.raise();
         }
-        self.office.called.notify_all();
+        self.post.called.notify_all();
     }
 
-    /// The server could not be used; the try `began` then.
+    /// A try that `began` then has failed.
     fn fail(&self, error: &RedisError, began: Instant) {
-        let mut desk = lock(&self.office.desk);
-        desk.is_new = true;
-        desk.tries = desk.tries.saturating_add(1);
-        let since = desk.failure.as_ref().map_or(began, |failure| failure.since);
-        let failure = Failure { trouble: Trouble::of(error), is_final: is_final(error), since };
+        let mut mailbox = lock(&self.post.mailbox);
+        mailbox.has_news = true;
+        mailbox.tries = mailbox.tries.saturating_add(1);
+        let since = mailbox.failure.as_ref().map_or(began, |failure| failure.since);
+        let failure = Failure { message: self.message(error), is_final: is_final(error), since };
         if failure.counts() {
-            self.ring(&mut desk);
+            self.post.wake.raise();
         }
-        desk.failure = Some(failure);
-        self.office.called.notify_all();
+        mailbox.failure = Some(failure);
+        self.post.called.notify_all();
     }
 
-    fn ring(&self, desk: &mut Desk) {
-        if !std::mem::replace(&mut desk.rung, true) {
-            let _ = (&self.office.bell).write(&[1]);
-        }
-    }
-}
-
-/// Whether it may go away by itself at once.
-fn is_hiccup(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Io && !error.is_timeout() && !error.is_connection_refusal()
-}
-
-/// Whether to try again at once would come to the same: nobody is there, or does not want.
-fn is_final(error: &RedisError) -> bool {
-    match error.kind() {
-        ErrorKind::Io => !error.is_timeout() && (error.is_connection_refusal() || !error.is_connection_dropped()),
-        ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain) => false,
-        _ => true,
-    }
-}
-
-impl Trouble {
     /// An error as people read it.
-    fn of(error: &RedisError) -> Self {
+    fn message(&self, error: &RedisError) -> String {
+        let is_io = error.kind() == ErrorKind::Io;
         let text = match error.kind() {
-            ErrorKind::Io if error.is_timeout() => return Trouble::silence(PATIENCE),
+            ErrorKind::Io if error.is_timeout() => return self.post.silent(PATIENCE),
             ErrorKind::Io if error.is_connection_dropped() && !error.is_connection_refusal() => {
                 "it closes the connection".to_owned()
             }
             ErrorKind::Io => without_number(&error.to_string()),
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-                "its answer makes no sense; is it a Redis server?".to_owned()
+                "its answer cannot be read; is it a Redis server?".to_owned()
             }
             _ => error.detail().unwrap_or(error.category()).to_owned(),
         };
-        // What the server adds about the script it was in is of no use here.
+        // The server adds the script's line and hash, which help nobody.
         let text = text.split(" script: ").next().unwrap_or_default().trim_end_matches('.');
         let wants_password =
             error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
         let why = clean(text) + if wants_password { " (BUDGET_TEE_LEDGER_PASSWORD)" } else { "" };
-        Trouble { doing: if error.kind() == ErrorKind::Io { "reach" } else { "use" }, why }
+        self.post.cannot(if is_io { "reach" } else { "use" }, &why)
     }
+}
 
-    fn silence(time: Duration) -> Self {
-        Trouble { doing: "reach", why: format!("it has not answered for {} s", time.as_secs()) }
+/// Whether it may be gone with the next try.
+fn is_hiccup(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Io && !error.is_timeout() && !error.is_connection_refusal()
+}
+
+/// Whether trying again at once would fail the same way: nobody is there, or the server refuses.
+fn is_final(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Io => !error.is_timeout() && (error.is_connection_refusal() || !error.is_connection_dropped()),
+        ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain) => false,
+        _ => true,
     }
 }

@@ -7,9 +7,9 @@
 mod oracle;
 
 use budget_tee::count::meter::Meter;
+use budget_tee::count::tokens::{Counts, Spend, Tally};
 use budget_tee::run::Run;
 use budget_tee::stream::scan::Scanner;
-use budget_tee::count::tokens::Spend;
 use libfuzzer_sys::fuzz_target;
 use oracle::{Facts, Tape, object, scanned, walked};
 use serde_json::Value;
@@ -55,20 +55,20 @@ fn facts(bytes: &[u8], split: usize) -> Vec<Option<Facts>> {
     all
 }
 
-fn each_line(bytes: &[u8], split: usize, mut see: impl FnMut(Option<&budget_tee::stream::record::Line>)) {
+fn each_line(bytes: &[u8], split: usize, mut see: impl FnMut(Option<&budget_tee::stream::record::Record>)) {
     let mut scanner = Scanner::default();
     for mut part in bytes.chunks(split) {
         while let Some(found) = scanner.next_line(&mut part) {
-            see(found.line);
+            see(found.record);
         }
     }
     if let Some(found) = scanner.last_line() {
-        see(found.line);
+        see(found.record);
     }
 }
 
 /// Everything that a stream comes to.
-fn totals(meter: &Meter, lines: u64) -> (Spend, Vec<(&str, Spend)>, u64, bool, bool, u64) {
+fn totals(meter: &Meter, lines: u64) -> (Spend, Tally<String>, u64, bool, bool, u64) {
     (meter.total(), meter.by_model(), meter.messages(), meter.usage_seen(), meter.is_lower_bound(), lines)
 }
 
@@ -94,7 +94,7 @@ fn check(bytes: &[u8], split: usize) {
         let mut before = run.meter.total();
         for part in bytes.chunks(split) {
             assert_eq!(run.feed(part).taken, part.len());
-            assert_eq!(before.less(run.meter.total()), Default::default());
+            assert_eq!(before.minus(run.meter.total()), Default::default());
             before = run.meter.total();
         }
         run.finish();

@@ -1,0 +1,220 @@
+//! The rows of a price table: how they are read, checked and looked up.
+//!
+//! The built-in table is `prices.json` beside this file: US dollars per million tokens, each row with
+//! its source, some with the day from which it holds or the prompt above which it does.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::count::tokens::Usage;
+
+/// The table that is built in.
+pub(crate) const BUILT_IN: &str = include_str!("prices.json");
+
+/// The price of a web search, in micro-dollars.
+const WEB_SEARCH: u64 = 10_000;
+
+/// Nano-dollars a token by class: three decimals of a dollar a million tokens come to whole numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rates {
+    input: u64,
+    output: u64,
+    write_5m: u64,
+    write_1h: u64,
+    read: u64,
+    /// Per mille of the price for a request that had to be handled in the US.
+    us: u64,
+}
+
+impl Rates {
+    /// What a message costs in micro-dollars, rounded up once.
+    pub(crate) fn cost(&self, usage: &Usage) -> u64 {
+        let tokens = &usage.tokens;
+        let hour = usage.write_1h.min(tokens.cache_write);
+        let parts = [
+            (tokens.input, self.input),
+            (tokens.output, self.output),
+            (tokens.cache_write - hour, self.write_5m),
+            (hour, self.write_1h),
+            (tokens.cache_read, self.read),
+        ];
+        let nano: u128 = parts.iter().map(|(tokens, rate)| u128::from(*tokens) * u128::from(*rate)).sum();
+        let mille = u128::from(if usage.us_only { self.us } else { 1000 });
+        let micro = (nano.saturating_mul(mille)).div_ceil(1_000_000);
+        let searches = usage.web_searches.saturating_mul(WEB_SEARCH);
+        u64::try_from(micro).unwrap_or(u64::MAX).saturating_add(searches)
+    }
+
+    /// By which rates are compared to find the highest.
+    pub(crate) fn sum(&self) -> u64 {
+        self.input + self.output + self.write_5m + self.write_1h + self.read
+    }
+}
+
+/// A row of the table.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) model: String,
+    /// The day from which it holds, `YYYY-MM-DD`; empty where it always has.
+    pub(crate) from: String,
+    /// It holds for prompts of more tokens than this.
+    pub(crate) above: u64,
+    pub(crate) rates: Rates,
+}
+
+/// What is wrong with a row of a price table.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadRow {
+    /// Which row, counted from 1; 0 is the table itself.
+    row: usize,
+    field: String,
+    why: &'static str,
+}
+
+impl fmt::Display for BadRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.row {
+            0 => write!(f, "{}: {}", self.field, self.why),
+            row => write!(f, "row {row}, field {}: {}", self.field, self.why),
+        }
+    }
+}
+
+/// A model's name without its context size, its date, and what clouds add to it.
+pub(crate) fn normal(model: &str) -> &str {
+    let model = model.split('[').next().unwrap_or(model);
+    let model = model.rsplit_once("anthropic.").map_or(model, |(_, name)| name);
+    let model = model.split('@').next().unwrap_or(model);
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let version = |(_, tail): &(&str, &str)| tail.split(':').all(digits);
+    let model = model.rsplit_once("-v").filter(version).map_or(model, |(name, _)| name);
+    let date = |(_, tail): &(&str, &str)| tail.len() == 8 && digits(tail);
+    model.rsplit_once('-').filter(date).map_or(model, |(name, _)| name)
+}
+
+/// Reads a table: a JSON list of rows, or an object with such a list in `rows`.
+pub(crate) fn read_table(text: &str) -> Result<Vec<Row>, BadRow> {
+    let table = |field: &str, why| BadRow { row: 0, field: field.to_owned(), why };
+    let value: Value = serde_json::from_str(text).map_err(|_| table("the table", "is not JSON"))?;
+    let rows = match value {
+        Value::Array(rows) => rows,
+        Value::Object(mut fields) => {
+            fields.remove("date");
+            let rows = fields.remove("rows");
+            if let Some(field) = fields.keys().next() {
+                return Err(table(field, "unknown field"));
+            }
+            match rows {
+                Some(Value::Array(rows)) => rows,
+                _ => return Err(table("rows", "want a list of rows")),
+            }
+        }
+        _ => return Err(table("the table", "want a list of rows")),
+    };
+    rows.into_iter().enumerate().map(|(at, row)| read_row(at + 1, row)).collect()
+}
+
+fn read_row(row: usize, value: Value) -> Result<Row, BadRow> {
+    let bad = |field: &str, why| BadRow { row, field: field.to_owned(), why };
+    let Value::Object(mut fields) = value else { return Err(bad("model", "want an object with a model")) };
+    let text = |fields: &mut Map<String, Value>, field: &str| match fields.remove(field) {
+        None => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+        Some(_) => Err(bad(field, "want a text")),
+    };
+    let model = text(&mut fields, "model")?.ok_or_else(|| bad("model", "is missing"))?;
+    let from = text(&mut fields, "from")?.unwrap_or_default();
+    text(&mut fields, "source")?;
+    if !from.is_empty() && !is_day(&from) {
+        return Err(bad("from", "want a day such as 2026-10-07"));
+    }
+    let above = match fields.remove("above") {
+        None => 0,
+        Some(value) => value.as_u64().filter(|n| *n > 0).ok_or_else(|| bad("above", "want a number of tokens"))?,
+    };
+    let mut price = |field: &str, default: Option<u64>| match fields.remove(field) {
+        None => default.ok_or_else(|| bad(field, "is missing")),
+        Some(value) => thousandths(&value)
+            .ok_or_else(|| bad(field, "want dollars a million tokens, 0 or more, at most three decimals")),
+    };
+    let rates = Rates {
+        input: price("input", None)?,
+        output: price("output", None)?,
+        write_5m: price("cache_write_5m", None)?,
+        write_1h: price("cache_write_1h", None)?,
+        read: price("cache_read", None)?,
+        us: price("us", Some(1000))?,
+    };
+    match fields.keys().next() {
+        Some(field) => Err(bad(field, "unknown field")),
+        None => Ok(Row { model: normal(&model).to_owned(), from, above, rates }),
+    }
+}
+
+/// A number that is not negative, times a thousand, if that is a whole number below a billion.
+fn thousandths(value: &Value) -> Option<u64> {
+    let number = value.as_f64()? * 1000.0;
+    let whole = number.round();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
+    ((0.0..1e9).contains(&whole) && (number - whole).abs() < 1e-6).then_some(whole as u64)
+}
+
+fn is_day(text: &str) -> bool {
+    let fits = |(at, byte): (usize, u8)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() };
+    text.len() == 10 && text.bytes().enumerate().all(fits)
+}
+
+/// The day of a time in Unix seconds, as `YYYY-MM-DD` in UTC.
+pub fn day(unix: u64) -> String {
+    // Days counted from the 1st of March of the year 0, so that a leap day is the last of its year.
+    let days = unix / 86_400 + 719_468;
+    let era = days / 146_097;
+    let of_era = days % 146_097;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_name_is_one_model() {
+        for name in [
+            "claude-opus-4-5",
+            "claude-opus-4-5-20251101",
+            "claude-opus-4-5[1m]",
+            "claude-opus-4-5-20251101[1m]",
+            "claude-opus-4-5@20251101",
+            "us.anthropic.claude-opus-4-5-20251101-v1:0",
+            "anthropic.claude-opus-4-5-v2",
+        ] {
+            assert_eq!(normal(name), "claude-opus-4-5", "{name}");
+        }
+        assert_eq!(normal("claude-3-5-haiku-20241022"), "claude-3-5-haiku");
+        assert_eq!(normal("gpt-9"), "gpt-9");
+    }
+
+    #[test]
+    fn the_built_in_table_can_be_read() {
+        assert!(read_table(BUILT_IN).is_ok_and(|rows| rows.len() > 10));
+    }
+
+    #[test]
+    fn days() {
+        for (unix, text) in [
+            (0, "1970-01-01"),
+            (951_782_400, "2000-02-29"),
+            (1_795_532_673, "2026-11-24"),
+            (4_102_444_799, "2099-12-31"),
+        ] {
+            assert_eq!(day(unix), text);
+        }
+    }
+}

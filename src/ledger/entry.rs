@@ -1,0 +1,91 @@
+//! An entry of a ledger file: one line of JSON, as it is written and read.
+
+use std::borrow::{Borrow, Cow};
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::count::tokens::{Spend, Tally};
+
+/// The version of the entries that are written.
+pub(crate) const VERSION: u32 = 1;
+
+/// One line of a ledger.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Entry<'a> {
+    /// The format's version; see [`VERSION`].
+    pub(crate) v: u32,
+    /// When it was written, in Unix seconds.
+    pub(crate) at: f64,
+    /// The run that wrote it; absent in a sum.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub(crate) run: Option<Cow<'a, str>>,
+    /// The command that it is charged to.
+    #[serde(borrow, default)]
+    pub(crate) name: Option<Cow<'a, str>>,
+    /// What it says.
+    pub(crate) kind: EntryKind,
+    /// Of a start: the tokens that the run reserves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) estimate: Option<u64>,
+    /// Of a start: the micro-dollars that the run reserves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) estimate_micro_usd: Option<u64>,
+    /// Of spend, ends and sums: what was spent on each model.
+    #[serde(borrow, default, skip_serializing_if = "Tally::is_empty")]
+    pub(crate) models: Tally<ModelName<'a>>,
+}
+
+/// What an entry says.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EntryKind {
+    /// A run has been admitted.
+    Start,
+    /// All that a run has spent so far. Cumulative, so that a lost or repeated entry changes nothing.
+    Spend,
+    /// A run has ended.
+    End,
+    /// What runs spent whose entries have been summed up.
+    Sum,
+}
+
+/// A model's name. It borrows from the line where the line has no escapes in it, which saves an
+/// allocation for each of a million entries.
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct ModelName<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl ModelName<'_> {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for ModelName<'_> {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// An entry of the present version without spend, written `at` Unix seconds.
+    pub(crate) fn new(kind: EntryKind, run: Option<&'a str>, name: Option<&'a str>, at: f64) -> Self {
+        let (run, name) = (run.map(Cow::from), name.map(Cow::from));
+        Entry { v: VERSION, at, run, name, kind, estimate: None, estimate_micro_usd: None, models: Tally::default() }
+    }
+
+    /// With what was spent on each model; models without any are left out.
+    pub(crate) fn with(mut self, spend: &'a Tally<String>) -> Self {
+        let spent = spend.iter().filter(|(_, spend)| *spend != Spend::default());
+        self.models = spent.map(|(name, spend)| (ModelName(name.as_str().into()), *spend)).collect();
+        self
+    }
+
+    /// The entry as a line of the file.
+    pub(crate) fn line(&self) -> io::Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        Ok(line)
+    }
+}

@@ -1,0 +1,160 @@
+//! What every ledger can do, wherever it is kept; what a run asks of one, and what it is told.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use crate::amount::Amounts;
+use crate::budget::{ByScope, Mode, Room, Totals};
+use crate::count::tokens::{Classes, Counts, Spend, Tally};
+use crate::error::Error;
+use crate::ledger::book::{Book, OpenRun};
+
+/// How long the start and the end of a run may wait for a ledger.
+pub const LEDGER_WAIT: Duration = Duration::from_secs(5);
+
+/// A ledger that a run draws on, or that a report is made of. `now` is the time in Unix seconds.
+///
+/// The methods with a body are those in which a file has nothing to say.
+pub trait Store: fmt::Debug {
+    /// Who draws on it.
+    fn member(&self) -> &Member;
+
+    /// What it adds up to, as far as it was read.
+    fn book(&self) -> &Book;
+
+    /// Reads all of it for a report. Returns whether there is such a ledger.
+    fn read(&mut self, now: f64) -> Result<bool, Error>;
+
+    /// Checks whether a run fits and enters its reservation, in one step. Reservations of runs that
+    /// have died are void.
+    fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Error>;
+
+    /// Records what this run has spent so far. Returns whether that was possible without waiting; what
+    /// could not be recorded now can be with the next call.
+    fn record(&mut self, spend: &Tally<String>, now: f64) -> Result<bool, Error>;
+
+    /// Takes in what others have recorded since the last look.
+    fn look(&mut self, now: f64) -> Result<(), Error>;
+
+    /// Records the last of what this run has spent, and that it has ended. Waits no longer than `wait`;
+    /// the error says how much was not recorded.
+    fn leave(&mut self, spend: &Tally<String>, now: f64, wait: Duration) -> Result<(), Error>;
+
+    /// The other runs that are alive, with what they have reserved.
+    fn alive(&self, classes: Classes) -> Vec<OpenRun>;
+
+    /// What is recorded of this run.
+    fn own(&self) -> Spend;
+
+    /// The time by the ledger's clock, in Unix seconds.
+    fn time(&self, now: f64) -> f64 {
+        now
+    }
+
+    /// Since when the ledger is unreachable, where it may return, and how long a run in block mode goes
+    /// on without it.
+    fn unreachable(&self) -> Option<(Instant, Duration)> {
+        None
+    }
+
+    /// Whether a ledger that cannot be used now may take in later what was spent meanwhile.
+    fn can_return(&self) -> bool {
+        false
+    }
+
+    /// Whether a ledger that was unreachable can be used again.
+    fn is_back(&self) -> bool {
+        false
+    }
+
+    /// What is to be reported of the ledger since the last call.
+    fn note(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Readable when there is something to look at; `None` where only looking tells.
+    fn wake(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// What the runs have spent, as far as it binds this one.
+    fn totals(&self, now: f64) -> Totals {
+        self.member().totals(self.book(), self.own(), self.time(now))
+    }
+
+    /// What the runs of a command have spent, as far as it counts now.
+    fn used_by(&self, name: &str, now: f64) -> Spend {
+        self.book().used(Some(name), self.member().window, self.time(now))
+    }
+}
+
+/// Who draws on a ledger.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The run's id, unique among all runs of the ledger.
+    pub(crate) id: String,
+    /// The command that the run is charged to.
+    pub(crate) name: Option<String>,
+    /// How many seconds back spend counts; `None` for all of it.
+    pub(crate) window: Option<f64>,
+}
+
+impl Member {
+    /// What the runs of the ledger have spent, as far as it binds this member.
+    pub(crate) fn totals(&self, book: &Book, own: Spend, now: f64) -> Totals {
+        let command = self.name.as_deref().map_or(Spend::default(), |name| book.used(Some(name), self.window, now));
+        Totals { overall: book.used(None, self.window, now), command, own }
+    }
+
+    /// What runs have reserved, of all and of this member's command.
+    pub(crate) fn reserved_by(&self, runs: &[OpenRun]) -> ByScope {
+        let sum = |sum: Amounts, run: &OpenRun| sum.plus(run.reserved);
+        let of_command = runs.iter().filter(|run| self.name.is_some() && run.name == self.name);
+        ByScope {
+            overall: runs.iter().fold(Amounts::default(), sum),
+            command: of_command.fold(Amounts::default(), sum),
+        }
+    }
+}
+
+/// What a run asks for before it starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// What it reserves.
+    pub reservation: Amounts,
+    /// Which tokens count.
+    pub classes: Classes,
+    /// The room that its estimate needs in each budget that binds it.
+    pub rooms: Vec<Room>,
+    /// In warn mode it starts even where the room is not there.
+    pub mode: Mode,
+}
+
+impl Request {
+    /// Whether the run starts only where it fits.
+    pub(crate) fn must_fit(&self) -> bool {
+        self.mode == Mode::Block
+    }
+
+    /// Whether the run may start beside these totals and what other runs have reserved.
+    pub(crate) fn fits(&self, totals: Totals, reserved: ByScope) -> bool {
+        let used = totals.used(Spend::default(), self.classes);
+        !self.must_fit() || self.rooms.iter().all(|room| room.is_enough(used, reserved))
+    }
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// Whether the run may start and its reservation is entered.
+    pub admitted: bool,
+    /// What the other runs that are alive have reserved.
+    pub reserved: ByScope,
+}
+
+/// An error that cost a ledger the last part of a run's spend.
+pub(crate) fn unrecorded(error: Error, missing: Spend) -> Error {
+    let missing = Classes::default().count(&missing.tokens);
+    Error::Failed(format!("{error}; {missing} tokens of this run are not in it"))
+}

@@ -1,0 +1,152 @@
+//! A job: a run under way with its screen, its hooks and its ledger, and how they end together.
+
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+
+use crate::error::Exit;
+use crate::ledger::keeper::Keeper;
+use crate::ledger::store::LEDGER_WAIT;
+use crate::process::hook::Hooks;
+use crate::process::wake::lock;
+use crate::run::Run;
+use crate::show::bar::frame;
+use crate::show::report::{self, NO_USAGE};
+use crate::show::screen::{Frame, Screen};
+use crate::show::text::Style;
+
+/// How long a run that is in a hurry waits for its ledger at the end.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+
+/// A run under way. The run and the screen are shared with the relay's thread.
+#[derive(Debug)]
+pub struct Job {
+    pub(crate) run: Arc<Mutex<Run>>,
+    pub(crate) screen: Arc<Mutex<Screen>>,
+    pub(crate) hooks: Hooks,
+    pub(crate) keeper: Option<Keeper>,
+}
+
+impl Job {
+    /// A job of this run; `keeper` keeps its ledger, where it has one.
+    pub fn new(run: Run, screen: Screen, hooks: Hooks, keeper: Option<Keeper>) -> Self {
+        Job { run: Arc::new(Mutex::new(run)), screen: Arc::new(Mutex::new(screen)), hooks, keeper }
+    }
+
+    /// The run.
+    pub fn run(&self) -> MutexGuard<'_, Run> {
+        lock(&self.run)
+    }
+
+    /// The screen, unless the relay holds it: it does while it writes to the same terminal, which may
+    /// have stopped taking text.
+    fn free_screen(&self) -> Option<MutexGuard<'_, Screen>> {
+        match self.screen.try_lock() {
+            Ok(screen) => Some(screen),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Prints a message.
+    pub fn say(&self, message: &str) {
+        if let Some(mut screen) = self.free_screen() {
+            screen.say(message);
+        }
+    }
+
+    fn say_all(&self, messages: impl IntoIterator<Item = String>) {
+        messages.into_iter().for_each(|message| self.say(&message));
+    }
+
+    /// Prints the run's notices.
+    fn say_notices(&self) {
+        if let Some(mut screen) = self.free_screen() {
+            let messages = notices(&mut self.run(), screen.style());
+            messages.iter().for_each(|message| screen.say(message));
+        }
+    }
+
+    /// Prints the run's notices and draws the bars. Where the relay holds the screen, that waits: the
+    /// relay wakes the watch once it has written. Returns whether stderr has yet to take some of it.
+    pub(crate) fn draw(&self) -> bool {
+        let Some(mut screen) = self.free_screen() else { return false };
+        let mut run = self.run();
+        let frame = if screen.is_quiet() { Frame::default() } else { frame(&run, screen.style()) };
+        let messages = notices(&mut run, screen.style());
+        // The relay must not wait for stderr.
+        drop(run);
+        messages.iter().for_each(|message| screen.say(message));
+        screen.show(&frame);
+        screen.is_behind()
+    }
+
+    /// Runs the hooks of the budgets that have passed a threshold.
+    pub(crate) fn run_hooks(&mut self) {
+        let passed = self.run().take_passed();
+        let failed: Vec<_> =
+            passed.iter().filter_map(|(threshold, budget)| self.hooks.run(*threshold, budget)).collect();
+        self.say_all(failed);
+    }
+
+    /// Reaps the hooks that have ended.
+    pub(crate) fn reap_hooks(&mut self) {
+        let failed = self.hooks.reap();
+        self.say_all(failed);
+    }
+
+    /// Leaves alone the hooks that still run.
+    pub(crate) fn abandon_hooks(&mut self) {
+        let running = self.hooks.abandon();
+        self.say_all(running);
+    }
+
+    /// Records and looks at the ledger where that is due. Returns whether what others spent has changed.
+    pub(crate) fn keep_ledger(&mut self, before: impl FnOnce()) -> bool {
+        let Some(keeper) = &mut self.keeper else { return false };
+        keeper.plan(&lock(&self.run));
+        if keeper.due().is_none_or(|due| due > Instant::now()) {
+            return false;
+        }
+        before();
+        let (changed, message) = keeper.step(&self.run);
+        self.say_all(message);
+        changed
+    }
+
+    /// Closes the ledger, after the relay and the child have ended. Returns how budget-tee exits: others
+    /// may have used up a budget meanwhile.
+    pub fn close(&mut self, exit: Exit) -> Exit {
+        // What has been decided is reported before the ledger is waited for.
+        self.say_notices();
+        // Whoever sent a signal is waiting, and a ledger that was unreachable is hardly worth waiting for.
+        let is_unreachable = self.run().stop_reason() == Some(crate::run::StopReason::Ledger);
+        let hurries = matches!(exit, Exit::Signal(_)) || is_unreachable;
+        let wait = if hurries { SHORT_WAIT } else { LEDGER_WAIT };
+        let message = self.keeper.take().and_then(|keeper| keeper.close(&self.run, wait));
+        self.say_all(message);
+        self.run_hooks();
+        let stopped = self.run().is_stopped() && matches!(exit, Exit::Done | Exit::Child(_));
+        if stopped { Exit::Stopped } else { exit }
+    }
+
+    /// Prints what is still to be reported, and the final report.
+    pub fn finish(&self, exit: Exit) {
+        let Some(mut screen) = self.free_screen() else { return };
+        let mut run = self.run();
+        let style = screen.style();
+        notices(&mut run, style).iter().for_each(|message| screen.say(message));
+        if exit.is_success() && !run.meter.usage_seen() {
+            screen.say(NO_USAGE);
+        }
+        // Nothing ran: there is nothing to report.
+        let nothing = matches!(exit, Exit::CannotRun | Exit::NotFound | Exit::Child(126 | 127)) && run.lines() == 0;
+        let quiet = exit == Exit::ReaderGone || nothing || screen.is_quiet();
+        let report = if quiet { String::new() } else { report::report(&run, exit, style) };
+        screen.finish(&report);
+    }
+}
+
+/// The texts of the run's notices since the last time.
+fn notices(run: &mut Run, style: Style) -> Vec<String> {
+    run.take_notices().iter().map(|notice| report::notice(notice, run, style)).collect()
+}

@@ -1,0 +1,118 @@
+//! Text for people: cleaning what comes from outside, measuring and cutting it, durations.
+//!
+//! Everything that arrives in a stream, a ledger or an argument is hostile until it has passed
+//! through [`clean`]: it could steer the terminal otherwise.
+
+use std::ffi::OsStr;
+use std::io;
+use std::time::Duration;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// How to render for a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Whether to use escape codes for colour.
+    pub color: bool,
+    /// Whether the locale is UTF-8; only ASCII is shown otherwise.
+    pub unicode: bool,
+    /// The width in columns.
+    pub width: usize,
+}
+
+impl Style {
+    /// Text from outside as this device can show it.
+    pub(crate) fn shown(self, text: &str) -> String {
+        let cleaned = clean(text);
+        if cleaned.is_empty() && !text.is_empty() {
+            return "?".to_owned();
+        }
+        if self.unicode { cleaned } else { cleaned.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect() }
+    }
+
+    /// Text from outside, cut to `width` columns.
+    pub(crate) fn label(self, text: &str, width: usize) -> String {
+        let text = self.shown(text);
+        if text.width() <= width {
+            return text;
+        }
+        let dots = if self.unicode { "…" } else { "~" };
+        cut(&text, width.saturating_sub(1)) + dots
+    }
+
+    /// A figure, marked where it is a lower bound.
+    pub(crate) fn at_least(self, is_lower_bound: bool, figure: &str) -> String {
+        match (is_lower_bound, self.unicode) {
+            (false, _) => figure.to_owned(),
+            (true, true) => format!("≥ {figure}"),
+            (true, false) => format!(">= {figure}"),
+        }
+    }
+}
+
+/// Text from outside, without anything that could steer a terminal: control characters, the C1 set
+/// (an 8-bit CSI starts an escape sequence as well as ESC does) and bidirectional controls, which
+/// could make `exceeded` read as something else.
+pub fn clean(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().filter(|c| !steers(*c)).collect()
+}
+
+/// A path, an argument or a program's name, cleaned.
+pub(crate) fn clean_os(text: impl AsRef<OsStr>) -> String {
+    clean(&text.as_ref().to_string_lossy())
+}
+
+/// `text` cut to `width` columns.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used <= width
+    };
+    text.chars().take_while(fits).collect()
+}
+
+/// The columns that a text takes.
+pub(crate) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// The system's words for an error: `No such file or directory`.
+pub(crate) fn reason(error: impl Into<io::Error>) -> String {
+    without_number(&error.into().to_string())
+}
+
+/// An error's text without the ` (os error 2)` that the standard library adds.
+pub(crate) fn without_number(text: &str) -> String {
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// `1 line`, `2 lines`, with the number in digit groups.
+pub(crate) fn plural(count: u64, noun: &str) -> String {
+    let number = crate::amount::exact(count);
+    if count == 1 { format!("{number} {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// Seconds as people read them, rounded up: `45s`, `12m`, `5h 30m`, `3d 2h`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]
+    let seconds = seconds.ceil() as u64;
+    let two = |whole: u64, unit: &str, part: u64, sub: &str| {
+        if part == 0 { format!("{whole}{unit}") } else { format!("{whole}{unit} {part}{sub}") }
+    };
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => two(seconds / 60, "m", seconds % 60, "s"),
+        3_600..86_400 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "m"),
+        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
+    }
+}
+
+/// A duration as people read it; see [`seconds`].
+pub(crate) fn duration(duration: Duration) -> String {
+    seconds(duration.as_secs_f64())
+}
