@@ -1,4 +1,65 @@
 //! budget-tee: a stream filter that counts the tokens of Claude Code's stream-JSON while it passes.
+//!
+//! The map. No file imports one that leads back to it.
+//!
+//! ```text
+//! main.rs              parses, builds, runs, exits
+//! lib.rs               this map
+//! cli/
+//!   task.rs            what budget-tee is asked to do, as typed parts
+//!   mod.rs             the table of options, merged with file and environment
+//!   sources.rs         the configuration file and the environment as words
+//!   values.rs          values of options that parse themselves
+//! process/
+//!   wrap.rs            a wrapped command: when it is signalled, with what, and how it exits
+//!   watch.rs           the loop that waits for the stream, signals, timers and the ledger
+//!   job.rs             a run under way with its screen, hooks and ledger
+//!   child.rs           starts, signals and reaps the wrapped command
+//!   tree.rs            /proc: which processes descend from which
+//!   hook.rs            the commands of --on-warn and --on-exceed
+//!   signals.rs         signals to budget-tee, as something to poll
+//!   wake.rs            a flag that can be polled, a lock that outlives a panic
+//! ledger/
+//!   keeper.rs          when a run records and looks, and what happens when it cannot
+//!   mod.rs             opens a ledger, in a file or on a server
+//!   file.rs            a ledger in a file
+//!   compact.rs         sums up the entries of runs that have ended
+//!   redis/
+//!     mod.rs           a ledger on a Redis or Valkey server
+//!     worker.rs        the thread that talks to the server
+//!     protocol.rs      what the server is asked, and what it answers
+//!     script.lua       the server's side
+//!     address.rs       redis://HOST/DB/NAME
+//!   store.rs           what every ledger can do, and what a run asks of one
+//!   book.rs            what entries add up to
+//!   entry.rs           a line of a ledger file
+//! show/
+//!   status.rs          the report of --status
+//!   summary.rs         the summary of a run as JSON
+//!   report.rs          notices, and the report at the end
+//!   bar.rs             a budget as a line with a bar
+//!   screen.rs          the owner of stderr
+//!   text.rs            cleans, measures and cuts text
+//! run.rs               one stream's state, and why it stops
+//! budget.rs            limits, estimates, thresholds, verdicts
+//! stream/
+//!   relay.rs           bytes in, bytes out
+//!   sieve.rs           skips the lines that cannot count
+//!   scan.rs            finds wanted values by path, incrementally
+//!   record.rs          what one record says
+//!   paths.rs           where wanted values stand
+//!   number.rs          JSON numbers as counts and money
+//! count/
+//!   meter.rs           which message a record belongs to, and the totals
+//!   session.rs         what was counted live, and how result records settle it
+//!   message.rs         the messages that may get further records
+//!   price.rs           what a model's usage costs
+//!   rates.rs           the rows of price tables
+//!   prices.json        the built-in table
+//!   tokens.rs          the four classes, spend, tallies by model
+//! amount.rs            tokens and dollars as people read and write them
+//! error.rs             exit codes, the error type, outcomes
+//! ```
 
 pub mod amount;
 pub mod budget;

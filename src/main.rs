@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use budget_tee::cli::{self, RunTask, StatusTask, Task};
+use budget_tee::cli::task::{self, RunTask, StatusTask, Task};
 use budget_tee::error::{Error, Exit};
 use budget_tee::ledger;
 use budget_tee::ledger::book::Book;
@@ -19,7 +19,7 @@ use budget_tee::show::summary;
 fn main() {
     let result = match child::become_command() {
         Some(error) => Err(error),
-        None => cli::parse().and_then(|task| match task {
+        None => task::parse().and_then(|task| match task {
             Task::Print(text) => print(&text).map(|()| Exit::Done),
             Task::Status(task) => report_status(*task),
             Task::Run(task) => run(*task),

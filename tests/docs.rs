@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use budget_tee::error::Exit;
-use harness::{fixture, plain, run};
+use harness::{fixture, plain, run, sources};
 
 fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("the file is there")
@@ -41,7 +41,7 @@ fn every_option_stands_in_manual_and_readme() {
 #[test]
 fn every_variable_stands_in_manual_and_readme() {
     let (manual, readme) = (manual(), file("README.md"));
-    let source: String = ["src/cli/mod.rs", "src/cli/sources.rs"].map(file).concat();
+    let source: String = ["src/cli/task.rs", "src/cli/sources.rs"].map(file).concat();
     let starts = source.match_indices("\"BUDGET_TEE_").map(|(at, _)| &source[at + 1..]);
     let names: Vec<_> = starts.filter_map(|rest| rest.split(['"', ' ']).next()).collect();
     assert!(names.len() >= 7, "{names:?}");
@@ -256,38 +256,18 @@ fn the_picture_shows_what_the_sample_shows() {
     assert_eq!(links, 1, "the picture needs nothing from elsewhere: only its namespace is an address");
 }
 
-/// The files of `src` with their paths below it, folders walked.
-fn sources() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut folders = vec![root.clone()];
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(&root).expect("below src").to_str().expect("UTF-8").to_owned();
-                files.push((name, std::fs::read_to_string(&path).expect("readable")));
-            }
-        }
-    }
-    assert!(files.len() > 30, "{} files found", files.len());
-    files
-}
-
 #[test]
 fn only_the_owner_of_a_device_mentions_it() {
     let files = sources();
     for (word, owners) in [
         // The command line asks whether stderr takes colours; hooks print there.
-        ("stderr()", &["show/screen.rs", "cli/mod.rs", "process/hook.rs"][..]),
+        ("stderr()", &["show/screen.rs", "cli/task.rs", "process/hook.rs"][..]),
         ("kill_process", &["process/child.rs"]),
         ("pidfd_send_signal", &["process/tree.rs"]),
         ("dup2_std", &["process/watch.rs"]),
-        ("stdin()", &["cli/mod.rs", "process/watch.rs"]),
+        ("stdin()", &["cli/task.rs", "process/watch.rs"]),
         // Help and status go to stdout in place of a stream.
-        ("stdout()", &["main.rs", "cli/mod.rs", "show/screen.rs", "process/watch.rs", "process/wrap.rs"]),
+        ("stdout()", &["main.rs", "cli/task.rs", "show/screen.rs", "process/watch.rs", "process/wrap.rs"]),
         // The screen asks what kind of terminal it is.
         ("env::var", &["cli/sources.rs", "show/screen.rs"]),
         ("SystemTime::now", &["main.rs", "ledger/keeper.rs"]),

@@ -2,7 +2,6 @@
 //!
 //! All arithmetic here saturates: a hostile number in a stream can make a total huge, never small.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
@@ -223,42 +222,32 @@ impl<K> Tally<K> {
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Spend> {
         self.0.iter_mut().map(|(_, spend)| spend)
     }
+}
 
+impl<K: Clone + PartialEq> Tally<K> {
     /// What was spent on a model; nothing where it is not named.
-    pub fn get<Q: ?Sized + PartialEq>(&self, key: &Q) -> Spend
-    where
-        K: Borrow<Q>,
-    {
-        self.0.iter().find(|(known, _)| known.borrow() == key).map(|(_, spend)| *spend).unwrap_or_default()
+    pub fn get(&self, model: &K) -> Spend {
+        self.0.iter().find(|(known, _)| known == model).map(|(_, spend)| *spend).unwrap_or_default()
     }
 
     /// The entry of a model, which is added where it is not named.
-    pub(crate) fn entry<Q: ?Sized + PartialEq + ToOwned<Owned = K>>(&mut self, key: &Q) -> &mut Spend
-    where
-        K: Borrow<Q>,
-    {
-        let at = self.0.iter().position(|(known, _)| known.borrow() == key).unwrap_or_else(|| {
-            self.0.push((key.to_owned(), Spend::default()));
+    pub(crate) fn entry(&mut self, model: &K) -> &mut Spend {
+        let at = self.0.iter().position(|(known, _)| known == model).unwrap_or_else(|| {
+            self.0.push((model.clone(), Spend::default()));
             self.0.len() - 1
         });
         &mut self.0[at].1
     }
 
     /// Adds `more` to what was spent on a model.
-    pub(crate) fn add<Q: ?Sized + PartialEq + ToOwned<Owned = K>>(&mut self, key: &Q, more: Spend)
-    where
-        K: Borrow<Q>,
-    {
-        let entry = self.entry(key);
+    pub(crate) fn add(&mut self, model: &K, more: Spend) {
+        let entry = self.entry(model);
         *entry = entry.plus(more);
     }
 
     /// Raises what was spent on a model to at least `to`, field by field. Returns the increase.
-    pub(crate) fn raise<Q: ?Sized + PartialEq + ToOwned<Owned = K>>(&mut self, key: &Q, to: Spend) -> Spend
-    where
-        K: Borrow<Q>,
-    {
-        let entry = self.entry(key);
+    pub(crate) fn raise(&mut self, model: &K, to: Spend) -> Spend {
+        let entry = self.entry(model);
         let more = to.minus(*entry);
         *entry = entry.max(to);
         more

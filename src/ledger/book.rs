@@ -115,7 +115,7 @@ impl Book {
         match &entry.run {
             None => {
                 for (model, spend) in entry.models.iter() {
-                    self.models.add(model.as_str(), *spend);
+                    self.models.add(model, *spend);
                     spent = spent.plus(*spend);
                 }
             }
@@ -132,8 +132,8 @@ impl Book {
                 }
                 // Spend is cumulative for the run: only what is above its last entry is new.
                 for (model, spend) in entry.models.iter() {
-                    let more = run.spent.raise(model.as_str(), *spend);
-                    self.models.add(model.as_str(), more);
+                    let more = run.spent.raise(model, *spend);
+                    self.models.add(model, more);
                     spent = spent.plus(more);
                 }
                 if run.ended {
@@ -283,7 +283,7 @@ impl Book {
 
     /// What was ever spent on a model.
     pub(crate) fn set_model(&mut self, name: &str, sum: Spend) {
-        *self.models.entry(name) = sum;
+        *self.models.entry(&name.to_owned()) = sum;
     }
 
     /// What a command spent in a span of time that ends at `end`, in Unix seconds.

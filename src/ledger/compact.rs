@@ -46,10 +46,10 @@ pub(crate) fn compact(old: &[u8], book: &Book, now: f64) -> io::Result<Vec<u8>> 
         });
         for (model, spend) in entry.models.iter() {
             let more = match &entry.run {
-                Some(run) => spent.entry(run.to_string()).or_default().raise(model.as_str(), *spend),
+                Some(run) => spent.entry(run.to_string()).or_default().raise(model, *spend),
                 None => *spend,
             };
-            sums[at].models.add(model.as_str(), more);
+            sums[at].models.add(model, more);
         }
     }
     let mut new = Vec::new();

@@ -1,11 +1,11 @@
 //! An entry of a ledger file: one line of JSON, as it is written and read.
 
-use std::borrow::{Borrow, Cow};
+use std::borrow::Cow;
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::count::tokens::{Spend, Tally};
+use crate::count::tokens::{Counts, Tally};
 
 /// The version of the entries that are written.
 pub(crate) const VERSION: u32 = 1;
@@ -32,8 +32,8 @@ pub(crate) struct Entry<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) estimate_micro_usd: Option<u64>,
     /// Of spend, ends and sums: what was spent on each model.
-    #[serde(borrow, default, skip_serializing_if = "Tally::is_empty")]
-    pub(crate) models: Tally<ModelName<'a>>,
+    #[serde(default, skip_serializing_if = "Tally::is_empty")]
+    pub(crate) models: Tally<String>,
 }
 
 /// What an entry says.
@@ -50,24 +50,6 @@ pub(crate) enum EntryKind {
     Sum,
 }
 
-/// A model's name. It borrows from the line where the line has no escapes in it, which saves an
-/// allocation for each of a million entries.
-#[derive(Debug, Deserialize, PartialEq, Serialize)]
-#[serde(transparent)]
-pub(crate) struct ModelName<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl ModelName<'_> {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for ModelName<'_> {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
 impl<'a> Entry<'a> {
     /// An entry of the present version without spend, written `at` Unix seconds.
     pub(crate) fn new(kind: EntryKind, run: Option<&'a str>, name: Option<&'a str>, at: f64) -> Self {
@@ -76,9 +58,8 @@ impl<'a> Entry<'a> {
     }
 
     /// With what was spent on each model; models without any are left out.
-    pub(crate) fn with(mut self, spend: &'a Tally<String>) -> Self {
-        let spent = spend.iter().filter(|(_, spend)| *spend != Spend::default());
-        self.models = spent.map(|(name, spend)| (ModelName(name.as_str().into()), *spend)).collect();
+    pub(crate) fn with(mut self, spend: &Tally<String>) -> Self {
+        self.models = spend.iter().filter(|(_, spend)| !spend.is_zero()).cloned().collect();
         self
     }
 

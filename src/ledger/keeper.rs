@@ -9,7 +9,7 @@ use crate::amount::Amounts;
 use crate::budget::{ByScope, Estimate, Mode};
 use crate::count::tokens::Spend;
 use crate::error::Error;
-use crate::ledger::store::{Admission, Request, Store};
+use crate::ledger::store::{Admission, Reach, Request, Store};
 use crate::ledger::{self, Location};
 use crate::process::wake::lock;
 use crate::run::{Run, Unreachable};
@@ -97,7 +97,7 @@ impl Keeper {
         let mut messages = Vec::new();
         let (admission, failed) = match ledger.admit(&request, now) {
             // A ledger that may return takes in then what was spent meanwhile.
-            Err(error) if run.mode == Mode::Warn && ledger.can_return() => {
+            Err(error) if run.mode == Mode::Warn && ledger.reach() != Reach::Local => {
                 messages.push(going_on_without(&error));
                 (Admission { admitted: true, ..Admission::default() }, true)
             }
@@ -177,7 +177,7 @@ impl Keeper {
         changed |= self.stop_if_unreachable(&mut lock(run));
         let reported = self.failed;
         // A ledger that has returned can become unreachable again.
-        self.failed = result.is_err() || reported && !self.ledger.is_back();
+        self.failed = result.is_err() || reported && self.ledger.reach() != Reach::Reachable;
         let error = result.err().filter(|_| !reported);
         let message = error.map(|error| format!("{error}; going on{}", self.how_long(&lock(run))));
         (changed, message.or_else(|| self.ledger.note()))
@@ -204,7 +204,7 @@ impl Keeper {
 
     /// Block mode: stops the run where it may not go on without the ledger. Returns whether it did.
     fn stop_if_unreachable(&mut self, run: &mut Run) -> bool {
-        let Some((since, grace)) = self.ledger.unreachable().filter(|_| self.must_stop) else { return false };
+        let Some((since, grace)) = self.unreachable() else { return false };
         let due = since + grace;
         let why = if Instant::now() >= due {
             Unreachable::Grace(grace)
@@ -219,9 +219,18 @@ impl Keeper {
         is_news
     }
 
+    /// Since when the ledger is unreachable, and how long the run may go on without it, where it must stop
+    /// then.
+    fn unreachable(&self) -> Option<(Instant, Duration)> {
+        match self.ledger.reach() {
+            Reach::Unreachable(since, grace) if self.must_stop => Some((since, grace)),
+            _ => None,
+        }
+    }
+
     /// How long the run goes on without a ledger that is unreachable.
     fn how_long(&self, run: &Run) -> String {
-        let Some((_, grace)) = self.ledger.unreachable().filter(|_| self.must_stop) else { return String::new() };
+        let Some((_, grace)) = self.unreachable() else { return String::new() };
         if run.has_reservation_left(self.reservation) {
             format!(" for {} within the reservation (--offline-grace)", duration(grace))
         } else {

@@ -13,6 +13,20 @@ use crate::ledger::book::{Book, OpenRun};
 /// How long the start and the end of a run may wait for a ledger.
 pub const LEDGER_WAIT: Duration = Duration::from_secs(5);
 
+/// Whether a ledger can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It is on this machine: what cannot be recorded now is not recorded later either.
+    Local,
+    /// A server that has answered.
+    Reachable,
+    /// A server that has not answered lately, or never has; it takes in later what was spent meanwhile.
+    Silent,
+    /// A server that has been silent for long enough to count: since when, and how long a run in block
+    /// mode goes on without it.
+    Unreachable(Instant, Duration),
+}
+
 /// A ledger that a run draws on, or that a report is made of. `now` is the time in Unix seconds.
 ///
 /// The methods with a body are those in which a file has nothing to say.
@@ -52,20 +66,9 @@ pub trait Store: fmt::Debug {
         now
     }
 
-    /// Since when the ledger is unreachable, where it may return, and how long a run in block mode goes
-    /// on without it.
-    fn unreachable(&self) -> Option<(Instant, Duration)> {
-        None
-    }
-
-    /// Whether a ledger that cannot be used now may take in later what was spent meanwhile.
-    fn can_return(&self) -> bool {
-        false
-    }
-
-    /// Whether a ledger that was unreachable can be used again.
-    fn is_back(&self) -> bool {
-        false
+    /// Whether the ledger can be reached now.
+    fn reach(&self) -> Reach {
+        Reach::Local
     }
 
     /// What is to be reported of the ledger since the last call.

@@ -181,7 +181,7 @@ pub(crate) fn leads_session() -> bool {
     getsid(None).is_ok_and(|session| session == getpid())
 }
 
-/// Becomes the command, in the process that [`Child::start`] has started: it first asks for TERM when
+/// Becomes the command, in the process that a wrapping budget-tee has started: it first asks for TERM when
 /// budget-tee dies, which only the process itself can ask for. Returns `None` at once in any other
 /// process, and otherwise why the command cannot be run.
 pub fn become_command() -> Option<Error> {

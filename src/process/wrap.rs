@@ -1,7 +1,7 @@
 //! A wrapped command, from its start to its end: when it is signalled, with what, and when budget-tee
 //! stops waiting for it.
 //!
-//! [`Ending`] is the plan and knows no process; [`wrap`] carries it out.
+//! `Ending` is the plan and knows no process; [`wrap`] carries it out.
 
 use std::ffi::OsString;
 use std::io;

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
@@ -135,4 +135,24 @@ pub fn assistant(id: &str, input: u64) -> String {
     format!(
         "{{\"type\":\"assistant\",\"session_id\":\"s\",\"message\":{{\"id\":\"{id}\",\"model\":\"m\",\"usage\":{{\"input_tokens\":{input}}}}}}}\n"
     )
+}
+
+/// The files of `src` with their paths below it, folders walked.
+pub fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![root.clone()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(&root).expect("below src").to_str().expect("UTF-8").to_owned();
+                files.push((name, std::fs::read_to_string(&path).expect("readable")));
+            }
+        }
+    }
+    assert!(files.len() > 30, "{} files found", files.len());
+    files
 }

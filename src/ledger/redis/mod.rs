@@ -17,7 +17,7 @@ use crate::ledger::book::{Book, OpenRun};
 use crate::ledger::redis::address::Address;
 use crate::ledger::redis::protocol::{Answer, CallTerms, Verb};
 use crate::ledger::redis::worker::WorkerHandle;
-use crate::ledger::store::{Admission, LEDGER_WAIT, Member, Request, Store, unrecorded};
+use crate::ledger::store::{Admission, LEDGER_WAIT, Member, Reach, Request, Store, unrecorded};
 use crate::show::text::reason;
 
 /// What is known of the ledger on the server.
@@ -152,16 +152,8 @@ impl Store for ServerStore {
         now + self.ahead
     }
 
-    fn unreachable(&self) -> Option<(Instant, Duration)> {
-        self.worker.unreachable_since().map(|since| (since, self.grace))
-    }
-
-    fn can_return(&self) -> bool {
-        true
-    }
-
-    fn is_back(&self) -> bool {
-        self.worker.is_reachable()
+    fn reach(&self) -> Reach {
+        self.worker.reach(self.grace)
     }
 
     fn note(&mut self) -> Option<String> {

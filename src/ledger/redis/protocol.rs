@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::amount::{Amounts, Unit};
 use crate::budget::{ByScope, Scope};
 use crate::count::tokens::{Classes, Counts, Spend, Tally, Tokens};
-use crate::ledger::book::{Book, OpenRun, PACE_OVER};
+use crate::ledger::book::{Book, OpenRun, PACE_OVER, seconds};
 use crate::ledger::store::{Admission, Member, Request};
 
 /// The highest figure: 2^53 - 1.
@@ -21,7 +21,8 @@ const FIGURE_MAX: u64 = (1 << 53) - 1;
 const FIRST_LEASE: Duration = Duration::from_secs(15);
 
 /// What a call is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Verb {
     /// The run wants to start.
     Admit,
@@ -33,61 +34,29 @@ pub(crate) enum Verb {
     Read,
 }
 
-impl Verb {
-    fn name(self) -> &'static str {
-        match self {
-            Verb::Admit => "admit",
-            Verb::Step => "step",
-            Verb::Leave => "leave",
-            Verb::Read => "read",
-        }
-    }
-}
-
-/// Sums of commands over spans of time. A window is added up from the longest spans that are at most a
-/// thirtieth of it, which is how exact it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
-    Ever,
-    Seconds,
-    Minutes,
-    Hours,
-    Days,
-}
-
-impl Level {
-    const ALL: [Level; 5] = [Level::Ever, Level::Seconds, Level::Minutes, Level::Hours, Level::Days];
-
-    /// The level for a window of so many seconds.
-    fn of(window: Option<f64>) -> Level {
-        match window {
-            None => Level::Ever,
-            Some(window) if window < 1_800.0 => Level::Seconds,
-            Some(window) if window < 108_000.0 => Level::Minutes,
-            Some(window) if window < 2_592_000.0 => Level::Hours,
-            Some(_) => Level::Days,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Level::Ever => "ever",
-            Level::Seconds => "seconds",
-            Level::Minutes => "minutes",
-            Level::Hours => "hours",
-            Level::Days => "days",
-        }
-    }
-
+/// Sums of commands over spans of time.
+#[derive(Debug, PartialEq)]
+struct Level {
+    name: &'static str,
     /// How long a span is, in seconds.
-    fn step(self) -> u64 {
-        match self {
-            Level::Ever | Level::Seconds => 1,
-            Level::Minutes => 60,
-            Level::Hours => 3_600,
-            Level::Days => 86_400,
-        }
-    }
+    step: u64,
+    /// It is for windows shorter than this, in seconds: a window is added up from the longest spans that
+    /// are at most a thirtieth of it, which is how exact it is.
+    below: f64,
+}
+
+/// The sums since the beginning, which are one span.
+const EVER: &Level = &Level { name: "ever", step: 1, below: 0.0 };
+const SECONDS: &Level = &Level { name: "seconds", step: 1, below: 1_800.0 };
+const MINUTES: &Level = &Level { name: "minutes", step: 60, below: 108_000.0 };
+const HOURS: &Level = &Level { name: "hours", step: 3_600, below: 2_592_000.0 };
+const DAYS: &Level = &Level { name: "days", step: 86_400, below: f64::INFINITY };
+const LEVELS: [&Level; 5] = [EVER, SECONDS, MINUTES, HOURS, DAYS];
+
+/// The level for a window of so many seconds.
+fn level_of(window: Option<f64>) -> &'static Level {
+    let fits = |window: f64| LEVELS.into_iter().find(|level| window < level.below);
+    window.map_or(EVER, |window| fits(window).unwrap_or(DAYS))
 }
 
 /// What of a run is known to be recorded, and in which life of the ledger: one that was dropped and made
@@ -100,24 +69,24 @@ pub(crate) struct Recorded {
 
 /// The sums that a run with this window needs, those that bind it first; or all that a report shows.
 fn looks(window: Option<f64>, is_report: bool) -> Vec<Look> {
-    let level = Level::of(window);
-    let look = |level: Level, back: f64| Look {
-        level: level.name(),
+    let level = level_of(window);
+    let look = |level: &Level, back: f64| Look {
+        level: level.name,
         back: Duration::try_from_secs_f64(back).map_or(FIGURE_MAX, milliseconds),
     };
     let own = window.unwrap_or(0.0);
     if !is_report {
         return vec![look(level, own)];
     }
-    let timed = match level {
-        Level::Ever => vec![look(Level::Minutes, PACE_OVER)],
-        Level::Seconds | Level::Minutes => vec![look(level, own.max(PACE_OVER))],
+    let mut looks = vec![look(EVER, 0.0), Look { level: "models", back: 0 }];
+    if level.step < HOURS.step {
+        let timed = if level == EVER { MINUTES } else { level };
+        looks.push(look(timed, own.max(PACE_OVER)));
+    } else {
         // Minutes as far back as the longer span that the last hour begins in.
-        Level::Hours => vec![look(level, own), look(Level::Minutes, 2.0 * 3_600.0)],
-        Level::Days => vec![look(level, own), look(Level::Minutes, 25.0 * 3_600.0)],
-    };
-    let whole = [look(Level::Ever, 0.0), Look { level: "models", back: 0 }];
-    whole.into_iter().chain(timed).collect()
+        looks.extend([look(level, own), look(MINUTES, seconds(level.step) + PACE_OVER)]);
+    }
+    looks
 }
 
 /// What is the same in all calls of a run.
@@ -140,7 +109,7 @@ impl CallTerms {
 /// A call as the script takes it. Times are in milliseconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Call<'a> {
-    verb: &'static str,
+    verb: Verb,
     id: &'a str,
     suffix: String,
     lease: u64,
@@ -204,7 +173,7 @@ impl<'a> Call<'a> {
             room: room.room.map_or(-1, |room| room.min(FIGURE_MAX).cast_signed()),
         });
         Call {
-            verb: verb.name(),
+            verb,
             id: &terms.id,
             suffix: suffix(terms.name.as_deref()),
             // A run that never gets the answer never renews its reservation, which then ends soon.
@@ -294,15 +263,15 @@ impl Answer {
     /// Enters it into a book whose window is `window`. A report gets all levels: where the window's spans
     /// are longer than minutes, the last hour, which the pace is measured over, is taken from minutes.
     pub(crate) fn enter_into(&self, book: &mut Book, window: Option<f64>, is_report: bool) {
-        let level = Level::of(window);
+        let level = level_of(window);
         let minutes_from = match level {
             _ if !is_report => None,
-            Level::Ever => Some(0),
-            Level::Hours | Level::Days => {
+            level if level == EVER => Some(0),
+            level if level.step < HOURS.step => None,
+            level => {
                 let hour_ago = whole_seconds(self.now - PACE_OVER);
-                Some(hour_ago - hour_ago % level.step())
+                Some(hour_ago - hour_ago % level.step)
             }
-            Level::Seconds | Level::Minutes => None,
         };
         for [of, field, sum] in &self.cells {
             let sum = five(sum);
@@ -311,22 +280,20 @@ impl Answer {
                 continue;
             }
             let (span, name) = field.split_once(' ').map_or((field.as_str(), None), |(span, name)| (span, Some(name)));
-            let (Some(of), Ok(span)) = (Level::ALL.into_iter().find(|level| level.name() == of), span.parse::<u64>())
-            else {
-                continue;
-            };
-            if of == Level::Ever {
+            let of = LEVELS.into_iter().find(|level| level.name == of);
+            let (Some(of), Ok(span)) = (of, span.parse::<u64>()) else { continue };
+            if of == EVER {
                 book.set_command(name, sum);
+                continue;
             }
-            let begin = span.saturating_mul(of.step());
-            let is_wanted = match (of, minutes_from) {
-                (Level::Ever, _) => false,
-                (Level::Minutes, Some(from)) => begin >= from,
-                (of, Some(from)) => of == level && begin < from,
-                (of, None) => of == level,
+            let begin = span.saturating_mul(of.step);
+            let is_wanted = match minutes_from {
+                Some(from) if of == MINUTES => begin >= from,
+                Some(from) => of == level && begin < from,
+                None => of == level,
             };
             if is_wanted {
-                book.set_span(name, begin.saturating_add(of.step()), sum, self.now);
+                book.set_span(name, begin.saturating_add(of.step), sum, self.now);
             }
         }
     }

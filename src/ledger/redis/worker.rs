@@ -13,7 +13,7 @@ use crate::count::tokens::Tally;
 use crate::error::Error;
 use crate::ledger::redis::address::Address;
 use crate::ledger::redis::protocol::{Answer, Call, CallTerms, Recorded, Verb};
-use crate::ledger::store::{LEDGER_WAIT, Request};
+use crate::ledger::store::{LEDGER_WAIT, Reach, Request};
 use crate::process::wake::{Wake, lock};
 use crate::show::text::{clean, without_number};
 
@@ -214,15 +214,14 @@ impl WorkerHandle {
         (answer, failure.map_or(Ok(()), Err))
     }
 
-    /// Since when the server is unreachable, where it is.
-    pub(crate) fn unreachable_since(&self) -> Option<Instant> {
-        self.mailbox().failing().map(|failure| failure.since)
-    }
-
-    /// Whether the server answered the last time.
-    pub(crate) fn is_reachable(&self) -> bool {
+    /// Whether the server can be reached; `grace` is how long a run in block mode goes on without it.
+    pub(crate) fn reach(&self, grace: Duration) -> Reach {
         let mailbox = self.mailbox();
-        mailbox.was_reached && mailbox.failure.is_none()
+        match mailbox.failing() {
+            Some(failure) => Reach::Unreachable(failure.since, grace),
+            None if mailbox.was_reached && mailbox.failure.is_none() => Reach::Reachable,
+            None => Reach::Silent,
+        }
     }
 
     /// Readable when something has come.

@@ -1,0 +1,261 @@
+//! What budget-tee is asked to do: the options as typed parts, ready to run.
+//!
+//! Files that the options name are opened here, so that an error comes before anything is started.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+use rustix::process::Signal;
+
+use crate::amount::Unit;
+use crate::budget::{Budget, Budgets, Estimate};
+use crate::cli::values::{ColorWhen, Shell, command_name};
+use crate::cli::{Options, USAGE, sources};
+use crate::count::price::{Prices, Unpriced};
+use crate::count::rates::day;
+use crate::error::Error;
+use crate::ledger::Location;
+#[cfg(feature = "redis")]
+use crate::ledger::redis::address::Address;
+use crate::process::hook::{HookCommands, Hooks};
+use crate::process::wrap::KillPolicy;
+use crate::run::Run;
+use crate::show::screen::Screen;
+use crate::show::text::{Style, clean, clean_os};
+
+/// What budget-tee is asked to do.
+pub enum Task {
+    /// Print a text: the help, the version, completions.
+    Print(Vec<u8>),
+    /// Print the status of a ledger.
+    Status(Box<StatusTask>),
+    /// Count a stream.
+    Run(Box<RunTask>),
+}
+
+/// The status report that is asked for.
+pub struct StatusTask {
+    /// The ledger.
+    pub location: Location,
+    /// Budgets, classes and prices.
+    pub run: Run,
+    /// How many seconds back spend counts; `None` for all of it.
+    pub window: Option<f64>,
+    /// As JSON.
+    pub json: bool,
+    /// How to render it for stdout.
+    pub style: Style,
+}
+
+/// The run that is asked for.
+pub struct RunTask {
+    /// The run, of which nothing has been seen.
+    pub run: Run,
+    /// What it is expected to use.
+    pub estimate: Estimate,
+    /// Its ledger.
+    pub location: Option<Location>,
+    /// How many seconds back the ledger's spend counts; `None` for all of it.
+    pub window: Option<f64>,
+    /// The command to wrap, with its arguments; empty for a filter.
+    pub command: Vec<OsString>,
+    /// How that command is to be ended.
+    pub kill_policy: KillPolicy,
+    /// Stderr.
+    pub screen: Screen,
+    /// The commands of `--on-warn` and `--on-exceed`.
+    pub hooks: Hooks,
+    /// The file for the summary, open, and its path.
+    pub summary: Option<(PathBuf, File)>,
+}
+
+/// What the command line, the environment and the configuration file ask for.
+pub fn parse() -> Result<Task, Error> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let own = match Options::from_words(&args) {
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Task::Print(error.to_string().into_bytes()));
+        }
+        result => result?,
+    };
+    if let Some(shell) = own.completions {
+        return Ok(Task::Print(completions(shell)));
+    }
+    own.check_duplicates()?;
+    let before = own.sources()?;
+    #[cfg(feature = "redis")]
+    own.check_argument_ledger()?;
+    let options = if before.is_empty() { own } else { own.merged(&args, before)? };
+    options.task()
+}
+
+/// The completions for a shell.
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Fish => clap_complete::Shell::Fish,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+    };
+    clap_complete::generate(shell, &mut Options::command(), "budget-tee", &mut text);
+    text
+}
+
+impl Options {
+    fn task(self) -> Result<Task, Error> {
+        let location = self.location()?;
+        let run = self.run()?;
+        let window = self.window.map(|window| window.as_secs_f64());
+        if let (Some(location), true) = (&location, self.status) {
+            let style = Style { color: self.uses_color(&std::io::stdout()), unicode: locale_is_utf8(), width: 80 };
+            let location = location.clone();
+            return Ok(Task::Status(Box::new(StatusTask { location, run, window, json: self.json, style })));
+        }
+        if self.command.is_empty() && rustix::termios::isatty(rustix::stdio::stdin()) {
+            let hint = format!("nothing to read: stdin is a terminal\nusage: {USAGE}\nTry budget-tee --help.");
+            return Err(Error::Failed(hint));
+        }
+        let summary = self.summary_file()?;
+        Ok(Task::Run(Box::new(RunTask {
+            run,
+            estimate: self.estimate(),
+            location,
+            window,
+            kill_policy: self.kill_policy(),
+            screen: Screen::new(self.quiet, self.uses_color(&std::io::stderr()), locale_is_utf8()),
+            hooks: Hooks::new(HookCommands { on_warn: self.on_warn, on_exceed: self.on_exceed }),
+            command: self.command,
+            summary,
+        })))
+    }
+
+    fn run(&self) -> Result<Run, Error> {
+        let name = self.name.clone().or_else(|| command_name(&self.command));
+        let budgets = self.budgets(name.as_deref());
+        Ok(Run::new(name, self.mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets, self.prices()?))
+    }
+
+    /// The budgets; of several for the same runs and unit the last one wins.
+    fn budgets(&self, name: Option<&str>) -> Budgets {
+        let overall = self.limit.iter().chain(&self.overall_cost_budget).map(|amount| (None, *amount));
+        let of_commands = self.command_budget.iter().chain(&self.command_cost_budget);
+        let of_commands = of_commands.map(|budget| (Some(&budget.name), budget.amount));
+        let mut list: Vec<Budget> = Vec::new();
+        for (command, amount) in overall.chain(of_commands) {
+            list.retain(|known| (known.command.as_ref(), known.unit) != (command, amount.unit));
+            let binds = command.is_none_or(|command| Some(command.as_str()) == name);
+            list.push(Budget::new(command.cloned(), amount, binds));
+        }
+        Budgets::new(list, self.warn_at.unwrap_or(90))
+    }
+
+    fn estimate(&self) -> Estimate {
+        let of = |unit| self.estimate.iter().rev().find(|amount| amount.unit == unit).map(|amount| amount.value);
+        Estimate { tokens: of(Unit::Tokens), micro_usd: of(Unit::Usd) }
+    }
+
+    /// The ledger to share budgets in. Refuses options that need one and are given without.
+    fn location(&self) -> Result<Option<Location>, Error> {
+        let location = self.ledger.as_ref().map(|text| self.location_of(text)).transpose()?;
+        let needs = [(self.status, "--status"), (self.window.is_some(), "--window")];
+        if let (None, Some((_, option))) = (&location, needs.iter().find(|(given, _)| *given)) {
+            return Err(Error::Failed(format!("{option} needs --ledger FILE, or BUDGET_TEE_LEDGER")));
+        }
+        #[cfg(feature = "redis")]
+        if !matches!(location, Some(Location::Server(_))) {
+            let needs = [(self.offline_grace, "--offline-grace"), (self.ledger_expiry, "--ledger-expiry")];
+            if let Some((_, option)) = needs.iter().find(|(given, _)| given.is_some()) {
+                return Err(Error::Failed(format!("{option} needs a --ledger on a server")));
+            }
+        }
+        if self.json && !self.status {
+            return Err(Error::Failed("--json goes with --status".to_owned()));
+        }
+        if self.status && !self.command.is_empty() {
+            return Err(Error::Failed("--status runs no command".to_owned()));
+        }
+        Ok(location)
+    }
+
+    #[cfg(not(feature = "redis"))]
+    #[expect(clippy::unused_self, reason = "with the feature, options say how to use a server")]
+    fn location_of(&self, text: &Path) -> Result<Location, Error> {
+        if Location::is_url(text.as_os_str()) {
+            let needed = "a ledger on a server needs a budget-tee that is built with --features redis";
+            return Err(Error::Failed(needed.to_owned()));
+        }
+        Ok(Location::File(text.to_owned()))
+    }
+
+    #[cfg(feature = "redis")]
+    fn location_of(&self, text: &Path) -> Result<Location, Error> {
+        if !Location::is_url(text.as_os_str()) {
+            return Ok(Location::File(text.to_owned()));
+        }
+        let grace = self.offline_grace.unwrap_or(Duration::from_secs(60));
+        let password = sources::variable("BUDGET_TEE_LEDGER_PASSWORD").and_then(|password| password.into_string().ok());
+        let text = text.to_str().ok_or_else(|| "the address of a ledger must be UTF-8".to_owned())?;
+        let address = Address::parse(text, password.as_deref(), grace, self.ledger_expiry);
+        let address = address.map_err(|why| format!("cannot use the ledger's address: {why}"))?;
+        Ok(Location::Server(Box::new(address)))
+    }
+
+    fn kill_policy(&self) -> KillPolicy {
+        let grace = self.kill_after.unwrap_or(Duration::from_secs(10));
+        KillPolicy {
+            signal: self.signal.unwrap_or(Signal::TERM),
+            grace: Some(grace).filter(|grace| !grace.is_zero()),
+            linger: self.linger.filter(|linger| !linger.is_zero()),
+        }
+    }
+
+    /// The prices that hold today.
+    fn prices(&self) -> Result<Prices, Error> {
+        let own = match &self.prices {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| Error::file("read prices", path, error))?),
+            None => None,
+        };
+        let shown = self.prices.as_ref().map_or(String::new(), clean_os);
+        let today = day(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs());
+        let prices = Prices::new(own.as_deref(), &today, self.unpriced.clone().unwrap_or_default());
+        let prices = prices.map_err(|bad| format!("bad prices in {shown}: {bad}"))?;
+        match prices.unpriced() {
+            Unpriced::As(model) if !prices.knows(model) => {
+                Err(Error::Failed(format!("--unpriced: {} has no price either", clean(model))))
+            }
+            _ => Ok(prices),
+        }
+    }
+
+    /// Opens the file for the summary now, so that an error comes before the run.
+    fn summary_file(&self) -> Result<Option<(PathBuf, File)>, Error> {
+        let Some(path) = &self.summary else { return Ok(None) };
+        // A device such as /dev/stderr, which may be a log file, must not be truncated.
+        let device = ["/dev/fd", "/dev/stdout", "/dev/stderr", "/proc/self/fd"].iter().any(|at| path.starts_with(at));
+        match File::options().create(true).write(true).append(device).truncate(!device).open(path) {
+            Ok(file) => Ok(Some((path.clone(), file))),
+            Err(error) => Err(Error::file("write", path, error)),
+        }
+    }
+
+    fn uses_color(&self, stream: &impl anstream::stream::RawStream) -> bool {
+        match self.color.unwrap_or_default() {
+            ColorWhen::Always => true,
+            ColorWhen::Never => false,
+            ColorWhen::Auto => anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never,
+        }
+    }
+}
+
+/// Whether the locale's character set is UTF-8, by the first of the variables that decide it.
+fn locale_is_utf8() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| sources::variable(name));
+    locale.and_then(|locale| locale.into_string().ok()).is_some_and(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
