@@ -51,12 +51,15 @@
 //!   number.rs          JSON numbers as counts and money
 //! count/
 //!   meter.rs           which message a record belongs to, and the totals
-//!   session.rs         what was counted live, and how result records settle it
+//!   settle.rs          what becomes of a session at a result record
+//!   session.rs         what was counted live, and what is settled
 //!   message.rs         the messages that may get further records
-//!   price.rs           what a model's usage costs
+//!   pricer.rs          prices what the models of a stream spend
+//!   price.rs           the prices that hold, and what has none
 //!   rates.rs           the rows of price tables
 //!   prices.json        the built-in table
-//!   tokens.rs          the four classes, spend, tallies by model
+//!   tally.rs           spend by model
+//!   tokens.rs          the four classes of tokens, and spend
 //! amount.rs            tokens and dollars as people read and write them
 //! error.rs             exit codes, the error type, outcomes
 //! ```
@@ -69,8 +72,11 @@ pub mod count {
     pub(crate) mod message;
     pub mod meter;
     pub mod price;
+    pub(crate) mod pricer;
     pub mod rates;
     pub(crate) mod session;
+    pub(crate) mod settle;
+    pub mod tally;
     pub mod tokens;
 }
 pub mod error;
@@ -99,7 +105,7 @@ pub mod show {
 /// Bytes in, records found, bytes out.
 pub mod stream {
     pub(crate) mod number;
-    pub(crate) mod paths;
+    pub mod paths;
     pub mod record;
     pub(crate) mod relay;
     pub mod scan;

@@ -9,8 +9,9 @@ use memchr::memchr;
 use crate::amount::{Amounts, Unit};
 use crate::budget::{Budget, Budgets, ByScope, Estimate, Mode, Threshold, Totals, Unfit};
 use crate::count::meter::{Finding, Meter};
-use crate::count::price::{Prices, Unpriced};
+use crate::count::price::Unpriced;
 use crate::count::tokens::{Classes, Counts, Spend};
+use crate::stream::paths::TextField;
 use crate::stream::scan::Scanned;
 use crate::stream::sieve::{Chunk, Sieve};
 
@@ -93,8 +94,8 @@ pub struct Fed {
 
 impl Run {
     /// A run of which nothing has been seen.
-    pub fn new(name: Option<String>, mode: Mode, classes: Classes, budgets: Budgets, prices: Prices) -> Self {
-        Run { name, mode, classes, budgets, meter: Meter::new(prices), ..Run::default() }
+    pub fn new(name: Option<String>, mode: Mode, classes: Classes, budgets: Budgets, meter: Meter) -> Self {
+        Run { name, mode, classes, budgets, meter, ..Run::default() }
     }
 
     /// Takes in what a read gave. In block mode it stops behind the line that exceeds a budget. What
@@ -112,7 +113,7 @@ impl Run {
             let before = (self.meter.is_lower_bound(), self.idle_turn());
             let Some(scanned) = self.sieve.next_line(&mut chunk) else { break };
             let changed = record(&mut self.meter, &scanned);
-            match scanned.record.map(|record| (record.kind.get(), record.subtype.get())) {
+            match scanned.record.map(|record| (record.text(TextField::Kind), record.text(TextField::Subtype))) {
                 Some((Some("result"), _)) => {
                     (self.turns, self.idle_since_turn) = (self.turns.wrapping_add(1), true);
                 }
@@ -253,7 +254,7 @@ impl Run {
 
     /// Judges the budgets after a line, and passes on what the meter found out.
     fn judge(&mut self, changed: bool, fed: &mut Fed) {
-        let mut findings: Vec<_> = self.meter.findings().collect();
+        let mut findings = self.meter.take_findings();
         // Where nothing is limited in dollars, the report mentions models without a price early enough.
         let prices_matter = self.refuses_unpriced() || self.budgets.has(Unit::Usd);
         findings.retain(|finding| prices_matter || !matches!(finding, Finding::Unpriced(_)));

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use budget_tee::amount::{Amounts, Unit};
 use budget_tee::budget::{Mode, Room, Scope};
-use budget_tee::count::tokens::{Classes, Spend, Tally, Tokens};
+use budget_tee::count::tally::Tally;
+use budget_tee::count::tokens::{Classes, Spend, Tokens};
 use budget_tee::ledger::redis::address::Address;
 use budget_tee::ledger::store::{LEDGER_WAIT, Request};
 use budget_tee::ledger::{self, Location};

@@ -1,7 +1,8 @@
 //! The sieve against its oracle: a meter that is given every line.
 
 use budget_tee::count::meter::Meter;
-use budget_tee::count::tokens::{Spend, Tally};
+use budget_tee::count::tally::Tally;
+use budget_tee::count::tokens::Spend;
 use budget_tee::run::Run;
 use budget_tee::stream::scan::Scanner;
 use proptest::collection::vec;

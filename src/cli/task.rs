@@ -13,8 +13,9 @@ use rustix::process::Signal;
 
 use crate::amount::Unit;
 use crate::budget::{Budget, Budgets, Estimate};
-use crate::cli::values::{ColorWhen, Shell, command_name};
+use crate::cli::values::{ColorWhen, Shell, command_name, resumes};
 use crate::cli::{Options, USAGE, sources};
+use crate::count::meter::Meter;
 use crate::count::price::{Prices, Unpriced};
 use crate::count::rates::day;
 use crate::error::Error;
@@ -136,7 +137,8 @@ impl Options {
     fn run(&self) -> Result<Run, Error> {
         let name = self.name.clone().or_else(|| command_name(&self.command));
         let budgets = self.budgets(name.as_deref());
-        Ok(Run::new(name, self.mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets, self.prices()?))
+        let meter = Meter::new(self.prices()?, resumes(&self.command));
+        Ok(Run::new(name, self.mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets, meter))
     }
 
     /// The budgets; of several for the same runs and unit the last one wins.

@@ -117,6 +117,18 @@ pub(crate) fn command_name(command: &[OsString]) -> Option<String> {
     slash.map(str::to_owned).or_else(file)
 }
 
+/// Whether a command resumes a session of Claude Code, by its options; `None` where that cannot be
+/// known, since it is another program.
+pub(crate) fn resumes(command: &[OsString]) -> Option<bool> {
+    let (program, args) = command.split_first()?;
+    let resumes = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        matches!(&*arg, "-r" | "--resume" | "-c" | "--continue") || arg.starts_with("--resume=")
+    };
+    // A script may do anything with its arguments.
+    (Path::new(program).file_name()? == "claude").then(|| args.iter().any(resumes))
+}
+
 /// The first word of a text, where it looks like `/name` or `/ns:name`.
 fn slash_command(text: &str) -> Option<&str> {
     let word = text.split_ascii_whitespace().next()?;

@@ -7,7 +7,8 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::count::tokens::{Counts, Spend, Usage};
+use crate::count::tally::{ModelId, Tally};
+use crate::count::tokens::{Class, Counts, Spend, Tokens, Usage};
 
 /// How many messages are remembered.
 const RECENT_MESSAGES: usize = 1024;
@@ -17,9 +18,6 @@ const MODELS_MAX: usize = 64;
 
 /// The longest model name that is kept, in characters.
 const MODEL_NAME_MAX: usize = 128;
-
-/// Index of a model in [`ModelNames`].
-pub(crate) type ModelId = usize;
 
 /// A message that may get further records.
 #[derive(Debug)]
@@ -77,6 +75,10 @@ impl Part {
         if self.epoch == epoch { self.spend } else { Spend::default() }
     }
 
+    pub(crate) fn set(&mut self, epoch: u32, spend: Spend) {
+        *self = Part { epoch, spend };
+    }
+
     pub(crate) fn add(&mut self, epoch: u32, more: Spend) {
         *self = Part { epoch, spend: self.in_epoch(epoch).plus(more) };
     }
@@ -121,16 +123,35 @@ impl Messages {
     }
 
     /// The last message of each subagent of a session, as far as it was counted in `epoch`: its call
-    /// may not have ended, so that no `modelUsage` can contain it yet.
-    pub(crate) fn in_flight(&self, session: u64, epoch: u32) -> Spend {
+    /// may not have ended, so that no `result` can contain it yet.
+    fn in_flight(&self, session: u64, epoch: u32) -> impl Iterator<Item = (usize, &Message)> {
         let mut parents = HashSet::new();
-        let mut sum = Spend::default();
-        for message in self.0.iter().rev().filter(|m| m.session == session && m.parent.is_some()) {
-            if parents.insert(message.parent) && !message.complete && !message.aborted {
-                sum = sum.plus(message.live.in_epoch(epoch));
+        let of_agents =
+            self.0.iter().enumerate().rev().filter(move |(_, m)| m.session == session && m.parent.is_some());
+        of_agents
+            .filter(move |(_, m)| parents.insert(m.parent) && !m.complete && !m.aborted)
+            .filter(move |(_, m)| !m.live.in_epoch(epoch).is_zero())
+    }
+
+    /// What those messages spent.
+    pub(crate) fn spend_in_flight(&self, session: u64, epoch: u32) -> Spend {
+        self.in_flight(session, epoch).fold(Spend::default(), |sum, (_, m)| sum.plus(m.live.in_epoch(epoch)))
+    }
+
+    /// Moves those of them whose prompt fits into `uncovered`, the prompt tokens that a settlement does
+    /// not cover, from `epoch` to the next, and takes them off `uncovered`. Returns what they spent.
+    pub(crate) fn keep_in_flight(&mut self, session: u64, epoch: u32, uncovered: &mut Tokens) -> Tally<ModelId> {
+        let mut kept = Tally::default();
+        let in_flight: Vec<_> = self.in_flight(session, epoch).map(|(at, _)| at).collect();
+        for at in in_flight {
+            let spend = self.0[at].live.in_epoch(epoch);
+            if !uncovered.is_below(&spend.tokens, &Class::PROMPT) {
+                *uncovered = uncovered.minus(spend.tokens);
+                kept.add(&self.0[at].model, spend);
+                self.0[at].live = Part { epoch: epoch.wrapping_add(1), spend };
             }
         }
-        sum
+        kept
     }
 }
 

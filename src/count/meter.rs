@@ -8,11 +8,15 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use crate::count::message::{Message, Messages, ModelId, ModelNames};
+use crate::count::message::{Message, Messages};
 use crate::count::price::{Prices, Unpriced};
+use crate::count::pricer::Pricer;
 use crate::count::session::{Sessions, parse_version};
-use crate::count::tokens::{Class, Counts, Spend, Tally, Tokens, Usage};
-use crate::stream::record::{MessageFields, ModelUsage, Record};
+use crate::count::settle::settle;
+use crate::count::tally::Tally;
+use crate::count::tokens::{Class, Counts, Spend, Tokens, Usage};
+use crate::stream::paths::{Owner, Span, TextField};
+use crate::stream::record::Record;
 
 /// After this many messages that all report zero tokens, live counting is blind.
 const BLIND_AFTER: u32 = 10;
@@ -32,7 +36,7 @@ pub enum Finding {
 #[derive(Debug, Default)]
 pub struct Meter {
     hasher: RandomState,
-    models: ModelNames,
+    pricer: Pricer,
     sessions: Sessions,
     messages: Messages,
     total: Spend,
@@ -42,8 +46,8 @@ pub struct Meter {
     blind_messages: u32,
     counted_live: bool,
     findings: Vec<Finding>,
-    prices: Prices,
-    unpriced: Vec<ModelId>,
+    /// Whether the wrapped command resumes a session; `None` for a filter.
+    resumes: Option<bool>,
 }
 
 /// What one record says of a message.
@@ -55,36 +59,32 @@ struct Sighting<'a> {
     usage: Usage,
     /// It is a `message_start` event.
     starts: bool,
+    /// It is an `assistant` record, whose model is the one that served the response.
+    is_served: bool,
     aborted: bool,
 }
 
-impl<'a> Sighting<'a> {
-    fn of(message: &'a MessageFields, record: &'a Record, usage: Usage) -> Self {
-        let (id, model) = (message.id.get(), message.model.get());
-        Sighting { id, model, usage, parent: record.parent.get(), ..Sighting::default() }
-    }
-}
-
 impl Meter {
-    /// A meter that prices what it counts.
-    pub fn new(prices: Prices) -> Self {
-        Meter { prices, ..Meter::default() }
+    /// A meter that prices what it counts. `resumes` says whether the wrapped command resumes a session;
+    /// `None` for a filter, which cannot know.
+    pub fn new(prices: Prices, resumes: Option<bool>) -> Self {
+        Meter { pricer: Pricer::new(prices), resumes, ..Meter::default() }
     }
 
     /// Names of the models that were used and have no price.
     pub(crate) fn unpriced(&self) -> impl Iterator<Item = &str> {
-        self.unpriced.iter().map(|model| self.models.name(*model))
+        self.pricer.unpriced()
     }
 
     /// What `--unpriced` says about models without a price.
     pub(crate) fn unpriced_rule(&self) -> &Unpriced {
-        self.prices.unpriced()
+        self.pricer.unpriced_rule()
     }
 
     /// Takes in one record. Returns whether a total has changed.
     pub fn record(&mut self, record: &Record) -> bool {
         let before = self.total;
-        match record.kind.get() {
+        match record.text(TextField::Kind) {
             Some("assistant") => self.assistant(record),
             Some("stream_event") => self.stream_event(record),
             Some("user") => self.tool_result(record),
@@ -111,7 +111,7 @@ impl Meter {
         let all = self.sessions.by_model();
         let mut used: Vec<_> = all.iter().copied().filter(|(_, spend)| !spend.is_zero()).collect();
         used.sort_by_key(|(model, _)| *model);
-        used.into_iter().map(|(model, spend)| (self.models.name(model).to_owned(), spend)).collect()
+        used.into_iter().map(|(model, spend)| (self.pricer.name(model).to_owned(), spend)).collect()
     }
 
     /// How many messages were counted.
@@ -125,22 +125,27 @@ impl Meter {
     }
 
     /// What the user is to be told since the last call.
-    pub(crate) fn findings(&mut self) -> std::vec::Drain<'_, Finding> {
-        self.findings.drain(..)
+    pub(crate) fn take_findings(&mut self) -> Vec<Finding> {
+        self.findings.extend(self.pricer.take_news().into_iter().map(Finding::Unpriced));
+        std::mem::take(&mut self.findings)
     }
 
     fn assistant(&mut self, record: &Record) {
-        let message = &record.message;
-        let Some(usage) = message.usage.get() else {
+        let (id, model) = (record.text(TextField::MessageId), record.text(TextField::MessageModel));
+        let id = id.filter(|id| !id.is_empty());
+        let Some(usage) = record.usage(Owner::Message) else {
             if record.aborted {
-                self.abort(record);
+                self.abort(record, id);
             }
             return;
         };
-        let sighting = Sighting { aborted: record.aborted, ..Sighting::of(message, record, usage) };
-        let is_new = self.count_message(record, &sighting);
+        let parent = record.text(TextField::Parent);
+        let aborted = record.aborted;
+        let sighting = Sighting { id, parent, model, usage, is_served: true, aborted, starts: false };
+        let (at, is_new) = self.count_message(record, &sighting);
+        self.count_iterations(record, at);
         // Messages that Claude Code writes itself, such as errors, have a model in angle brackets.
-        let synthetic = message.model.get().is_some_and(|model| model.starts_with('<'));
+        let synthetic = model.is_some_and(|model| model.starts_with('<'));
         if is_new && !synthetic && !self.counted_live {
             self.blind_messages = self.blind_messages.saturating_add(1);
             if self.blind_messages == BLIND_AFTER {
@@ -150,20 +155,20 @@ impl Meter {
     }
 
     /// A record without usage says that a message was aborted.
-    fn abort(&mut self, record: &Record) {
+    fn abort(&mut self, record: &Record, id: Option<&str>) {
         let session = self.session(record);
-        if let Some(at) = record.message.id.get().and_then(|id| self.known(session, id)) {
+        if let Some(at) = id.and_then(|id| self.known(session, id)) {
             self.raise(session, at, Usage::default(), true);
         }
     }
 
     fn stream_event(&mut self, record: &Record) {
-        match record.event_kind.get() {
+        match record.text(TextField::EventKind) {
             Some("message_start") => {
-                let message = &record.event_message;
-                let usage = message.usage.get().unwrap_or_default();
-                let sighting = Sighting { starts: true, ..Sighting::of(message, record, usage) };
-                self.count_message(record, &sighting);
+                let (id, model) = (record.text(TextField::StartId), record.text(TextField::StartModel));
+                let (id, parent) = (id.filter(|id| !id.is_empty()), record.text(TextField::Parent));
+                let usage = record.usage(Owner::Start).unwrap_or_default();
+                self.count_message(record, &Sighting { id, parent, model, usage, starts: true, ..Sighting::default() });
             }
             Some("message_delta") => self.delta(record),
             _ => {}
@@ -171,25 +176,44 @@ impl Meter {
     }
 
     fn delta(&mut self, record: &Record) {
-        let Some(usage) = record.event_usage.get() else { return };
+        let Some(usage) = record.usage(Owner::Delta) else { return };
         let session = self.session(record);
-        let parent = record.parent.get().map(|parent| self.hasher.hash_one(parent));
+        let parent = record.text(TextField::Parent);
+        let parent_key = parent.map(|parent| self.hasher.hash_one(parent));
         let id = self.sessions[session].id;
         // Of the messages of this loop, the one that started last stands last.
-        match self.messages.find(|message| message.session == id && message.started_by == Some(parent)) {
-            Some(at) => self.raise(session, at, usage, false),
-            // Its start was not seen: it counts by itself, together with the deltas that follow.
-            None => {
-                let sighting = Sighting { parent: record.parent.get(), usage, starts: true, ..Sighting::default() };
-                self.count_message(record, &sighting);
+        let of_loop = |message: &Message| message.session == id && message.started_by == Some(parent_key);
+        let at = match self.messages.find(of_loop) {
+            Some(at) => {
+                self.raise(session, at, usage, false);
+                at
             }
+            // Its start was not seen: it counts by itself, together with the deltas that follow.
+            None => self.count_message(record, &Sighting { parent, usage, starts: true, ..Sighting::default() }).0,
+        };
+        self.count_iterations(record, at);
+    }
+
+    /// Counts the calls of a message that are billed beside it, each as a message of its own.
+    fn count_iterations(&mut self, record: &Record, at: usize) {
+        let beside = record.iterations().iter().enumerate().filter(|(_, iteration)| iteration.is_beside());
+        let &Message { key, session: id, parent, model, .. } = self.messages.get(at);
+        for (index, iteration) in beside {
+            let session = self.sessions.find(id, model);
+            let key = key.map(|key| self.hasher.hash_one((key, index)));
+            let known = key.and_then(|_| self.messages.find(|message| message.key == key));
+            let at = known.unwrap_or_else(|| {
+                let model = iteration.model().map_or(model, |name| self.pricer.id(Some(name)));
+                self.messages.push(Message { complete: true, ..Message::new(key, id, parent, model) })
+            });
+            self.raise(session, at, iteration.usage(), false);
         }
     }
 
     /// A subagent's last call, which is known from the result of the tool that ran it.
     fn tool_result(&mut self, record: &Record) {
-        let (Some(usage), Some(agent)) = (record.agent_usage.get(), record.agent.get()) else { return };
-        let tool = record.message.tool_use_id.get().unwrap_or(agent);
+        let (Some(usage), Some(agent)) = (record.usage(Owner::Agent), record.text(TextField::Agent)) else { return };
+        let tool = record.text(TextField::ToolUseId).unwrap_or(agent);
         let session = self.session(record);
         let id = self.sessions[session].id;
         let parent = Some(self.hasher.hash_one(tool));
@@ -204,110 +228,52 @@ impl Meter {
             return;
         }
         let last = self.messages.find(of_agent).map(|at| self.messages.get(at).model);
-        let model = record.agent_model.get().map(str::to_owned);
-        let model = model.or_else(|| last.map(|model| self.models.name(model).to_owned()));
+        let model = record.text(TextField::AgentModel).map(str::to_owned);
+        let model = model.or_else(|| last.map(|model| self.pricer.name(model).to_owned()));
         let sighting = Sighting { parent: Some(tool), model: model.as_deref(), usage, ..Sighting::default() };
-        self.count_message(record, &sighting);
-        if let Some(newest) = self.messages.find(|_| true) {
-            self.messages.get_mut(newest).complete = true;
-        }
+        let (at, _) = self.count_message(record, &sighting);
+        self.messages.get_mut(at).complete = true;
     }
 
     fn reset(&mut self, record: &Record) {
-        let last = self.sessions.last().filter(|_| record.session.get().is_none());
+        let last = self.sessions.last().filter(|_| record.text(TextField::Session).is_none());
         let at = last.unwrap_or_else(|| self.session(record));
         self.sessions[at].end_process();
     }
 
     fn system(&mut self, record: &Record) {
-        match record.subtype.get() {
-            Some("init") => {
-                let Some(version) = record.version.get().and_then(parse_version) else { return };
-                let at = self.session(record);
-                self.sessions[at].version = Some(version);
+        let Some(subtype) = record.text(TextField::Subtype) else { return };
+        if !matches!(subtype, "init" | "compact_boundary" | "task_started" | "hook_started") {
+            return;
+        }
+        let at = self.session(record);
+        let session = &mut self.sessions[at];
+        match subtype {
+            "init" => {
+                let version = record.text(TextField::Version).and_then(parse_version);
+                session.version = version.or(session.version);
+                if let Some(model) = record.text(TextField::InitModel) {
+                    session.init_model = Some(self.pricer.id(Some(model)));
+                }
             }
-            Some("compact_boundary") => {
-                let at = self.session(record);
-                self.sessions[at].compacted = true;
-            }
-            _ => {}
+            "compact_boundary" => session.hides_calls = true,
+            "task_started" => session.hides_calls |= record.spawn_depth.is_some_and(|depth| depth > 1),
+            _ => session.resumed |= record.text(TextField::HookName) == Some("SessionStart:resume"),
         }
     }
 
     fn result(&mut self, record: &Record) {
-        let models = record.models().filter(|models| !models.is_empty());
-        let usage = record.usage.get();
-        self.usage_seen |= usage.is_some() || models.is_some();
-        let usage = usage.unwrap_or_default().tokens;
+        let usage = record.usage(Owner::Turn);
+        let has_models = [Span::Process, Span::SinceLast].iter().any(|span| record.models(*span).is_some());
+        self.usage_seen |= usage.is_some() || has_models;
         let at = self.session(record);
-        match models {
-            Some(models) => self.settle(at, models, usage, record.total_cost),
-            None => {
-                let missing = self.priced(at, usage.minus(self.sessions[at].turn));
-                self.sessions[at].settle_turn(usage, missing, record.total_cost);
-            }
-        }
         let session = &mut self.sessions[at];
-        session.turns = session.turns.wrapping_add(1).max(1);
-        session.turn = Tokens::default();
+        let before = session.shown;
+        let carried = settle(record, session, &mut self.messages, &mut self.pricer, self.resumes);
+        self.findings.extend(carried.map(Finding::CarriedOver));
+        // An estimate may have been replaced by a lower cost.
+        self.total = self.total.minus(before.minus(session.shown));
         self.update(at);
-    }
-
-    /// Settles a session by a `modelUsage`. `usage` is that of the turn.
-    fn settle(&mut self, at: usize, models: &[ModelUsage], usage: Tokens, total_cost: Option<u64>) {
-        let session = &self.sessions[at];
-        let in_flight = self.messages.in_flight(session.id, session.settlements);
-        let told = self.told(at, models, total_cost);
-        let session = &self.sessions[at];
-        let missing = Spend::from(usage.minus(session.turn));
-        let carries = session.turns == 0 && session.is_carrying(usage, missing, &told, models);
-        let carried = carries.then(|| {
-            let missing = self.priced(at, missing.tokens);
-            told.excess_over(&self.sessions[at].live_with(missing))
-        });
-        self.findings.extend(carried.as_ref().map(|carried| Finding::CarriedOver(carried.sum().tokens)));
-        self.sessions[at].settle(&told, carried, in_flight);
-    }
-
-    /// What a `modelUsage` says was spent. A model without `costUSD` is priced by the table, in such
-    /// a way that all together cost the process's `total_cost` where that is known.
-    fn told(&mut self, at: usize, models: &[ModelUsage], total_cost: Option<u64>) -> Tally<ModelId> {
-        let mut told = Tally::default();
-        for model in models {
-            let usage = model.usage.get().unwrap_or_default();
-            let id = self.models.id(Some(&model.name));
-            let micro_usd = model.cost.unwrap_or_else(|| {
-                let write_1h = self.sessions[at].share_1h(id, usage.tokens.cache_write);
-                self.cost(id, &Usage { write_1h, ..usage })
-            });
-            told.add(&id, Spend { tokens: usage.tokens, micro_usd });
-        }
-        if let Some(total) = total_cost
-            && models.iter().any(|model| model.cost.is_none())
-        {
-            told.set_cost(total);
-        }
-        told
-    }
-
-    /// What a turn used beyond what its messages showed, which is mostly output, with its price.
-    fn priced(&mut self, at: usize, tokens: Tokens) -> Spend {
-        let model = self.sessions[at].turn_model;
-        Spend { tokens, micro_usd: self.cost(model, &Usage { tokens, ..Usage::default() }) }
-    }
-
-    /// What a model's usage costs in micro-dollars. A model without a price is reported once.
-    fn cost(&mut self, model: ModelId, usage: &Usage) -> u64 {
-        if *usage == Usage::default() {
-            return 0;
-        }
-        let name = self.models.name(model);
-        let (cost, known) = self.prices.cost(name, usage);
-        if !known && !self.unpriced.contains(&model) && !usage.tokens.is_zero() {
-            self.findings.push(Finding::Unpriced(name.to_owned()));
-            self.unpriced.push(model);
-        }
-        cost
     }
 
     fn key(&self, session: usize, id: &str) -> u64 {
@@ -320,29 +286,62 @@ impl Meter {
         self.messages.find(|message| message.key == key)
     }
 
-    /// Counts a message, or raises it where it is known. Returns whether it is new.
-    fn count_message(&mut self, record: &Record, sighting: &Sighting<'_>) -> bool {
+    /// Counts a message, or raises it where it is known. Returns its index, and whether it is new.
+    fn count_message(&mut self, record: &Record, sighting: &Sighting<'_>) -> (usize, bool) {
         self.usage_seen = true;
         let session = self.session(record);
         let parent = sighting.parent.map(|parent| self.hasher.hash_one(parent));
         let known = sighting.id.and_then(|id| self.known(session, id));
+        // A prompt never grows: in 2,564 recorded messages the figures of one id never changed. Where
+        // it does, a proxy has used the id again.
+        let same = |at: &usize| {
+            let before = self.messages.get(*at).usage.tokens;
+            before.prompt() == 0 || !before.is_below(&sighting.usage.tokens, &Class::PROMPT)
+        };
+        let known = known.filter(same);
         let at = known.unwrap_or_else(|| {
             self.message_count = self.message_count.saturating_add(1);
             let key = sighting.id.map(|id| self.key(session, id));
-            let model = self.models.id(sighting.model);
+            let model = match (sighting.model, self.sessions[session].init_model) {
+                (None, Some(model)) => model,
+                (name, _) => self.pricer.id(name),
+            };
             self.messages.push(Message::new(key, self.sessions[session].id, parent, model))
         });
         let at = if sighting.starts { self.messages.start(at, parent) } else { at };
+        if sighting.is_served && known.is_some() {
+            self.serve(session, at, sighting.model);
+        }
         self.raise(session, at, sighting.usage, sighting.aborted);
-        known.is_none()
+        (at, known.is_none())
+    }
+
+    /// An `assistant` record says which model served a message that had started as another's, as where
+    /// a fallback took over: what was counted of it is that model's.
+    fn serve(&mut self, session: usize, at: usize, name: Option<&str>) {
+        let Some(name) = name else { return };
+        let model = self.pricer.id(Some(name));
+        let message = self.messages.get_mut(at);
+        if message.model == model {
+            return;
+        }
+        let micro_usd = self.pricer.cost(model, &message.usage).micro_usd;
+        let of = &mut self.sessions[session];
+        let live = message.live.in_epoch(of.settlements);
+        let part = if message.aborted { &mut of.aborted } else { &mut of.live };
+        part.subtract(message.model, live);
+        message.model = model;
+        message.spend.micro_usd = micro_usd;
+        let live = Spend { tokens: live.tokens, micro_usd: if live.is_zero() { 0 } else { micro_usd } };
+        part.add(&model, live);
+        message.live.set(of.settlements, live);
     }
 
     /// Raises a message to the maximum of what it had and `usage`; it may turn out to be aborted.
     fn raise(&mut self, session: usize, at: usize, usage: Usage, aborted: bool) {
-        let message = self.messages.get(at);
-        let usage = message.usage.max(usage);
-        let cost = self.cost(message.model, &usage);
         let message = self.messages.get_mut(at);
+        let usage = message.usage.max(usage);
+        let cost = self.pricer.cost(message.model, &usage);
         let of = &mut self.sessions[session];
         self.counted_live |= !usage.tokens.is_zero();
         if aborted && !message.aborted {
@@ -353,7 +352,7 @@ impl Meter {
             of.aborted.add(&message.model, live);
             of.turn = of.turn.minus(message.turn.in_epoch(of.turns).tokens);
         }
-        let raised = Spend { tokens: usage.tokens, micro_usd: cost };
+        let raised = Spend { tokens: usage.tokens, micro_usd: cost.micro_usd };
         let more = raised.minus(message.spend);
         let more_1h = usage.write_1h.saturating_sub(message.usage.write_1h);
         of.count_cache_writes(message.model, more.tokens.cache_write, more_1h);
@@ -362,30 +361,15 @@ impl Meter {
         if more.is_zero() {
             return;
         }
-        let in_main_loop = message.parent.is_none();
-        if in_main_loop {
-            of.turn_model = message.model;
-        }
-        if message.aborted {
-            of.aborted.add(&message.model, more);
-        } else {
-            of.live.add(&message.model, more);
-            message.live.add(of.settlements, more);
-            if in_main_loop {
-                message.turn.add(of.turns, more);
-                of.turn = of.turn.plus(more.tokens);
-                of.turn_open = true;
-            } else {
-                of.agents_open = true;
-            }
-        }
+        of.estimate = of.estimate.saturating_add(if cost.is_estimate { more.micro_usd } else { 0 });
+        of.count(message, more);
         self.update(session);
     }
 
     /// The index of the record's session, which becomes the one used last.
     fn session(&mut self, record: &Record) -> usize {
-        let id = self.hasher.hash_one(record.session.get().unwrap_or_default());
-        let model = self.models.id(None);
+        let id = self.hasher.hash_one(record.text(TextField::Session).unwrap_or_default());
+        let model = self.pricer.id(None);
         self.sessions.find(id, model)
     }
 

@@ -7,15 +7,17 @@
 
 use std::ops::{Index, IndexMut};
 
-use crate::count::message::ModelId;
-use crate::count::tokens::{Class, Counts, Spend, Tally, Tokens};
+use crate::count::message::Message;
+use crate::count::tally::{ModelId, Tally};
+use crate::count::tokens::{Class, Counts, Spend, Tokens};
 use crate::stream::record::ModelUsage;
 
 /// How many sessions are remembered. One stream has a handful; a loop has one after the other.
 const RECENT_SESSIONS: usize = 256;
 
-/// The first version whose resumed sessions begin `modelUsage` with what earlier processes spent.
-const CARRIES_OVER_SINCE: Version = [2, 1, 277];
+/// The versions whose resumed sessions begin `modelUsage` with what earlier processes spent: the first,
+/// and the last one that does not say what was spent since the last `result`.
+const CARRIES_OVER: [Version; 2] = [[2, 1, 277], [2, 1, 308]];
 
 /// A version such as `2.1.292`.
 pub(crate) type Version = [u32; 3];
@@ -27,22 +29,28 @@ pub(crate) struct Session {
     pub(crate) id: u64,
     /// What processes and conversations that have ended spent.
     pub(crate) ended: Tally<ModelId>,
-    /// The last `modelUsage`, without what was carried over.
+    /// The last `modelUsage`, without what was carried over, or the sum of what was spent between results.
     pub(crate) settled: Tally<ModelId>,
     /// What `modelUsage` had from earlier processes when the stream began.
     pub(crate) carried: Tally<ModelId>,
     /// What was counted since `settled`.
     pub(crate) live: Tally<ModelId>,
-    /// Aborted messages, which are in no `modelUsage`.
+    /// Aborted messages since the last settlement: `modelUsage` has them from 2.1.326 on.
     pub(crate) aborted: Tally<ModelId>,
+    /// The part of the cost of `live` that is an estimate, for models without a price.
+    pub(crate) estimate: u64,
     /// The main loop's tokens in `live` since the last `result` record.
     pub(crate) turn: Tokens,
     /// The main loop's last model.
-    pub(crate) turn_model: ModelId,
+    turn_model: ModelId,
+    /// The model that `init` named.
+    pub(crate) init_model: Option<ModelId>,
     /// Something was counted in the main loop since the last `result` record.
     pub(crate) turn_open: bool,
     /// Something was counted in subagents since the last settlement.
     pub(crate) agents_open: bool,
+    /// A process ended without a `result`: what it spent is known in part for ever.
+    pub(crate) untold: bool,
     /// The highest total shown so far.
     pub(crate) shown: Spend,
     /// How many `result` records there were.
@@ -53,8 +61,25 @@ pub(crate) struct Session {
     cache_writes: Tally<ModelId>,
     /// The part of that which is kept for an hour.
     cache_writes_1h: Tally<ModelId>,
-    pub(crate) compacted: bool,
+    /// Calls that the stream does not show: of a compaction, or of a subagent's subagent.
+    pub(crate) hides_calls: bool,
+    /// A hook said that the session is a resumed one.
+    pub(crate) resumed: bool,
     pub(crate) version: Option<Version>,
+}
+
+/// A first `result` of a session: what its first `modelUsage` is compared with.
+pub(crate) struct FirstResult<'a> {
+    /// Its `usage`: one turn of the main loop.
+    pub(crate) usage: Tokens,
+    /// What of that was not seen in messages.
+    pub(crate) missing: Spend,
+    pub(crate) told: &'a Tally<ModelId>,
+    pub(crate) models: &'a [ModelUsage],
+    /// It says that no turn was taken and no call was made.
+    pub(crate) is_idle: bool,
+    /// Whether the wrapped command resumes a session; `None` for a filter.
+    pub(crate) resumes: Option<bool>,
 }
 
 impl Session {
@@ -79,12 +104,12 @@ impl Session {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.turn_open || self.agents_open
+        self.turn_open || self.agents_open || self.untold
     }
 
     /// The process or conversation is over: what comes adds to it.
     pub(crate) fn end_process(&mut self) {
-        for part in [&mut self.settled, &mut self.live] {
+        for part in [&mut self.settled, &mut self.live, &mut self.aborted] {
             self.ended.add_all(&std::mem::take(part));
         }
         self.carried = Tally::default();
@@ -92,10 +117,38 @@ impl Session {
         self.settlements = self.settlements.wrapping_add(1);
     }
 
+    /// The model of what has none of its own: the main loop's last one, or the one that `init` named.
+    pub(crate) fn cost_model(&self) -> ModelId {
+        let counted = !self.live.is_empty() || !self.settled.is_empty();
+        self.init_model.filter(|_| !counted).unwrap_or(self.turn_model)
+    }
+
+    /// Counts what a message spent beyond what was counted of it.
+    pub(crate) fn count(&mut self, message: &mut Message, more: Spend) {
+        let in_main_loop = message.parent.is_none();
+        if in_main_loop {
+            self.turn_model = message.model;
+        }
+        if message.aborted {
+            self.aborted.add(&message.model, more);
+            message.live.add(self.settlements, more);
+            return;
+        }
+        self.live.add(&message.model, more);
+        message.live.add(self.settlements, more);
+        if in_main_loop {
+            message.turn.add(self.turns, more);
+            self.turn = self.turn.plus(more.tokens);
+            self.turn_open = true;
+        } else {
+            self.agents_open = true;
+        }
+    }
+
     /// What was counted live, with what is `missing` of the turn's main loop.
     pub(crate) fn live_with(&self, missing: Spend) -> Tally<ModelId> {
         let mut live = self.live.clone();
-        live.add(&self.turn_model, missing);
+        live.add(&self.cost_model(), missing);
         live
     }
 
@@ -120,36 +173,68 @@ impl Session {
     }
 
     /// Whether a first `modelUsage` begins with what earlier processes of this session spent.
-    pub(crate) fn is_carrying(
-        &self,
-        usage: Tokens,
-        missing: Spend,
-        told: &Tally<ModelId>,
-        models: &[ModelUsage],
-    ) -> bool {
-        let excess = told.sum().minus(self.live_with(missing).sum()).tokens;
-        // Only where no call of this process can be hidden: the turn's own usage is what the main
-        // loop showed, and nothing was compacted or searched.
-        let all_shown = Class::PROMPT.iter().all(|&class| usage.of(class) == self.turn.of(class));
-        let hides_calls = self.compacted || models.iter().any(|model| searches(model) > 0);
-        // Calls of helper models have no tokens in the cache classes.
-        let in_cache = excess.cache_write > 0 || excess.cache_read > 0;
-        in_cache
-            && !usage.is_zero()
-            && all_shown
-            && !hides_calls
-            && self.version.is_none_or(|version| version >= CARRIES_OVER_SINCE)
+    pub(crate) fn is_carrying(&self, first: &FirstResult<'_>) -> bool {
+        let [since, until] = CARRIES_OVER;
+        if self.turns > 0 || self.version.is_some_and(|version| version < since || version > until) {
+            return false;
+        }
+        let nothing_counted = self.live.sum().is_zero() && self.aborted.sum().is_zero();
+        if first.is_idle && first.usage.is_zero() && nothing_counted {
+            return true;
+        }
+        match first.resumes {
+            _ if self.resumed => true,
+            Some(resumes) => resumes,
+            None => self.seems_to_carry(first),
+        }
     }
 
-    /// Settles a turn without `modelUsage`: raises the main loop's part to the turn's `usage`, and
-    /// the cost of the process to its `total_cost`.
+    /// The same where only the figures can tell. A wrong guess takes off what was spent, so that they
+    /// must leave no other explanation.
+    fn seems_to_carry(&self, first: &FirstResult<'_>) -> bool {
+        let excess = first.told.sum().minus(self.live_with(first.missing).sum()).tokens;
+        // No call of this process can be hidden: the turn's own usage is what the main loop showed, and
+        // nothing was compacted, nested or searched.
+        let all_shown = Class::PROMPT.iter().all(|&class| first.usage.of(class) == self.turn.of(class));
+        let searched = first.models.iter().any(|model| model.usage().web_searches > 0);
+        // Calls of helper models have no tokens in the cache classes.
+        let in_cache = excess.cache_write > 0 || excess.cache_read > 0;
+        in_cache && !first.usage.is_zero() && all_shown && !searched && !self.hides_calls
+    }
+
+    /// Settles a turn without `modelUsage`: raises the main loop's part to the turn's `usage`, and the
+    /// cost of the process to its `total_cost`, or lowers it as far as it was an estimate.
     pub(crate) fn settle_turn(&mut self, usage: Tokens, missing: Spend, total_cost: Option<u64>) {
         self.live = self.live_with(missing);
-        let counted = self.settled.sum().plus(self.live.sum()).plus(self.carried.sum());
-        let micro_usd = total_cost.unwrap_or(0).saturating_sub(counted.micro_usd);
-        self.live.add(&self.turn_model, Spend { micro_usd, ..Spend::default() });
+        if let Some(total) = total_cost {
+            let counted = self.settled.sum().plus(self.live.sum()).plus(self.carried.sum()).micro_usd;
+            let model = self.cost_model();
+            let raise = Spend { micro_usd: total.saturating_sub(counted), ..Spend::default() };
+            self.live.add(&model, raise);
+            let mut lower = counted.saturating_sub(total).min(self.estimate);
+            for spend in self.live.values_mut() {
+                let part = lower.min(spend.micro_usd);
+                spend.micro_usd -= part;
+                lower -= part;
+            }
+            self.replace_estimate(0);
+        }
         // Zero usage after tokens were counted is that of an error, and tells nothing.
         self.turn_open &= usage.is_zero() && !self.turn.is_zero();
+    }
+
+    /// A told cost replaces what was only an estimate, downwards too; `estimate` is the part of the new
+    /// cost that is one again.
+    pub(crate) fn replace_estimate(&mut self, estimate: u64) {
+        self.shown.micro_usd = self.shown.micro_usd.saturating_sub(self.estimate);
+        self.estimate = estimate;
+    }
+
+    /// A `result` has ended a turn.
+    pub(crate) fn end_turn(&mut self) {
+        // Never back to 0, which is that of a session without a `result`.
+        self.turns = self.turns.wrapping_add(1).max(1);
+        self.turn = Tokens::default();
     }
 
     /// Replaces what was counted since the last settlement by `told`, a `modelUsage`, or adds it
@@ -159,22 +244,68 @@ impl Session {
         let mut before = self.settled.clone();
         before.add_all(&self.carried);
         let counted = before.sum().plus(self.live.sum().minus(in_flight));
+        let with_aborted = counted.tokens.plus(self.aborted.sum().tokens);
+        if told.sum().tokens.is_below(&with_aborted, &Class::PROMPT) {
+            self.ended.add_all(&self.aborted);
+        }
         if told.is_below(&before) || told.sum().tokens.is_below(&counted.tokens, &Class::PROMPT) {
             self.ended.add_all(&std::mem::take(&mut self.settled));
             self.carried = Tally::default();
             // What was counted live beyond the new process's own figures is from the one that ended
             // without a `result`.
             let untold = self.live.excess_over(told);
+            self.untold |= !untold.sum().is_zero();
             self.ended.add_all(&untold);
         }
         if let Some(carried) = carried {
             self.carried = carried;
         }
         self.settled = told.minus(&self.carried);
-        self.live = Tally::default();
-        self.settlements = self.settlements.wrapping_add(1);
+        self.begin_epoch(Tally::default());
+    }
+
+    /// The prompt tokens counted since the last settlement that `told`, what was spent since then, does
+    /// not cover.
+    pub(crate) fn uncovered(&self, told: &Tally<ModelId>) -> Tokens {
+        let counted = self.live.sum().plus(self.aborted.sum()).tokens;
+        Tokens { output: 0, ..counted.minus(told.sum().tokens) }
+    }
+
+    /// Keeps the aborted messages beside the settlement where their prompt is `uncovered`, which they are
+    /// then taken off: up to 2.1.324 the figures do not have them.
+    pub(crate) fn keep_aborted(&mut self, uncovered: &mut Tokens) {
+        let aborted = std::mem::take(&mut self.aborted);
+        let tokens = aborted.sum().tokens;
+        if tokens.prompt() > 0 && !uncovered.is_below(&tokens, &Class::PROMPT) {
+            *uncovered = uncovered.minus(tokens);
+            self.ended.add_all(&aborted);
+        } else {
+            self.live.add_all(&aborted);
+        }
+    }
+
+    /// What was counted live beyond `told` and the messages in flight: a process spent it that ended
+    /// without a `result`.
+    pub(crate) fn untold_beyond(&self, told: &Tally<ModelId>, in_flight: &Tally<ModelId>) -> Tally<ModelId> {
+        self.live.minus(in_flight).excess_over(told)
+    }
+
+    /// Adds `told`, what was spent since the last `result`, and drops what was counted live since then,
+    /// except what is `in_flight` and what is `untold`.
+    pub(crate) fn settle_since(&mut self, told: &Tally<ModelId>, in_flight: Tally<ModelId>, untold: &Tally<ModelId>) {
+        self.settled.add_all(told);
+        self.ended.add_all(untold);
+        self.untold |= !untold.sum().is_zero();
+        self.begin_epoch(in_flight);
+    }
+
+    /// A settlement has been made; `live` is what it does not cover yet.
+    fn begin_epoch(&mut self, live: Tally<ModelId>) {
         self.turn_open = false;
-        self.agents_open = false;
+        self.agents_open = !live.is_empty();
+        self.live = live;
+        self.aborted = Tally::default();
+        self.settlements = self.settlements.wrapping_add(1);
     }
 }
 
@@ -232,64 +363,6 @@ impl Index<usize> for Sessions {
 impl IndexMut<usize> for Sessions {
     fn index_mut(&mut self, at: usize) -> &mut Session {
         &mut self.recent[at]
-    }
-}
-
-/// The web searches of a `modelUsage` entry.
-fn searches(model: &ModelUsage) -> u64 {
-    model.usage.get().map_or(0, |usage| usage.web_searches)
-}
-
-/// Spend by model, as settlements compare and split it.
-impl Tally<ModelId> {
-    /// Makes the costs add up to `total`, each model's in proportion.
-    pub(crate) fn set_cost(&mut self, total: u64) {
-        let sum = u128::from(self.sum().micro_usd);
-        let mut left = total;
-        for spend in self.values_mut() {
-            let share = (u128::from(spend.micro_usd) * u128::from(total)).checked_div(sum).unwrap_or(0);
-            spend.micro_usd = u64::try_from(share).unwrap_or(left);
-            left = left.saturating_sub(spend.micro_usd);
-        }
-        // Rounding leaves a few micro-dollars.
-        if let Some(spend) = self.values_mut().next() {
-            spend.micro_usd = spend.micro_usd.saturating_add(left);
-        }
-    }
-
-    pub(crate) fn subtract(&mut self, model: ModelId, part: Spend) {
-        let entry = self.entry(&model);
-        *entry = entry.minus(part);
-    }
-
-    pub(crate) fn add_all(&mut self, other: &Tally<ModelId>) {
-        for (model, spend) in other.iter() {
-            self.add(model, *spend);
-        }
-    }
-
-    fn minus(&self, other: &Tally<ModelId>) -> Tally<ModelId> {
-        self.iter().map(|(model, spend)| (*model, spend.minus(other.get(model)))).collect()
-    }
-
-    /// Whether any model has less of any class than `other` says.
-    fn is_below(&self, other: &Tally<ModelId>) -> bool {
-        other.iter().any(|(model, spend)| self.get(model).tokens.is_below(&spend.tokens, &Class::ALL))
-    }
-
-    /// What the sum here exceeds the sum of `other` by, class by class, as parts of the models that
-    /// have more here. A model's name may differ between the two (`[1m]`), so the sums decide.
-    pub(crate) fn excess_over(&self, other: &Tally<ModelId>) -> Tally<ModelId> {
-        let mut left = self.sum().minus(other.sum());
-        let mut excess = Tally::default();
-        for own in [self.minus(other), self.clone()] {
-            for (model, spend) in own.iter() {
-                let part = spend.min(left).min(self.get(model).minus(excess.get(model)));
-                excess.add(model, part);
-                left = left.minus(part);
-            }
-        }
-        excess
     }
 }
 

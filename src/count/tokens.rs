@@ -1,13 +1,10 @@
-//! Tokens in the four classes that the vendor bills apart, what they cost, and sums of both.
+//! Tokens in the four classes that the vendor bills apart, what they cost, and which classes count.
 //!
 //! All arithmetic here saturates: a hostile number in a stream can make a total huge, never small.
 
-use std::fmt;
-use std::marker::PhantomData;
 use std::str::FromStr;
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// One of the four classes of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,104 +184,6 @@ impl Usage {
             web_searches: self.web_searches.max(other.web_searches),
             us_only: self.us_only || other.us_only,
         }
-    }
-}
-
-/// Spend by model, or by whatever `K` names one.
-///
-/// A vector, since a real stream or record has a handful of models: a search through them takes
-/// less time than a hash.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tally<K>(Vec<(K, Spend)>);
-
-impl<K> Default for Tally<K> {
-    fn default() -> Self {
-        Tally(Vec::new())
-    }
-}
-
-impl<K> Tally<K> {
-    /// The models with what was spent on each, in the order in which they were first seen.
-    pub fn iter(&self) -> std::slice::Iter<'_, (K, Spend)> {
-        self.0.iter()
-    }
-
-    /// The sum over all models.
-    pub fn sum(&self) -> Spend {
-        self.0.iter().fold(Spend::default(), |sum, (_, spend)| sum.plus(*spend))
-    }
-
-    /// Whether no model is named.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Spend> {
-        self.0.iter_mut().map(|(_, spend)| spend)
-    }
-}
-
-impl<K: Clone + PartialEq> Tally<K> {
-    /// What was spent on a model; nothing where it is not named.
-    pub fn get(&self, model: &K) -> Spend {
-        self.0.iter().find(|(known, _)| known == model).map(|(_, spend)| *spend).unwrap_or_default()
-    }
-
-    /// The entry of a model, which is added where it is not named.
-    pub(crate) fn entry(&mut self, model: &K) -> &mut Spend {
-        let at = self.0.iter().position(|(known, _)| known == model).unwrap_or_else(|| {
-            self.0.push((model.clone(), Spend::default()));
-            self.0.len() - 1
-        });
-        &mut self.0[at].1
-    }
-
-    /// Adds `more` to what was spent on a model.
-    pub(crate) fn add(&mut self, model: &K, more: Spend) {
-        let entry = self.entry(model);
-        *entry = entry.plus(more);
-    }
-
-    /// Raises what was spent on a model to at least `to`, field by field. Returns the increase.
-    pub(crate) fn raise(&mut self, model: &K, to: Spend) -> Spend {
-        let entry = self.entry(model);
-        let more = to.minus(*entry);
-        *entry = entry.max(to);
-        more
-    }
-}
-
-impl<K> FromIterator<(K, Spend)> for Tally<K> {
-    fn from_iter<I: IntoIterator<Item = (K, Spend)>>(entries: I) -> Self {
-        Tally(entries.into_iter().collect())
-    }
-}
-
-impl<K: Serialize> Serialize for Tally<K> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, spend)| (key, spend)))
-    }
-}
-
-impl<'de, K: Deserialize<'de>> Deserialize<'de> for Tally<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<K>(PhantomData<K>);
-        impl<'de, K: Deserialize<'de>> Visitor<'de> for Entries<K> {
-            type Value = Tally<K>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("spend by model")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tally<K>, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Tally(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries(PhantomData))
     }
 }
 

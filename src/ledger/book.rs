@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use serde::Deserialize;
 
 use crate::amount::Amounts;
-use crate::count::tokens::{Classes, Counts, Spend, Tally};
+use crate::count::tally::Tally;
+use crate::count::tokens::{Classes, Counts, Spend};
 use crate::ledger::entry::{Entry, EntryKind, VERSION};
 
 /// How many runs that have ended are remembered, so that an entry of theirs that is written again

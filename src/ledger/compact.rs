@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use crate::count::tokens::Tally;
+use crate::count::tally::Tally;
 use crate::ledger::book::{Book, seconds};
 use crate::ledger::entry::{Entry, EntryKind};
 

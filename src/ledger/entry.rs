@@ -5,7 +5,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::count::tokens::{Counts, Tally};
+use crate::count::tally::Tally;
+use crate::count::tokens::Counts;
 
 /// The version of the entries that are written.
 pub(crate) const VERSION: u32 = 1;

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use memchr::memchr;
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::count::tokens::{Classes, Counts, Spend, Tally};
+use crate::count::tally::Tally;
+use crate::count::tokens::{Classes, Counts, Spend};
 use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
 use crate::ledger::compact::compact;

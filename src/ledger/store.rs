@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::amount::Amounts;
 use crate::budget::{ByScope, Mode, Room, Totals};
-use crate::count::tokens::{Classes, Counts, Spend, Tally};
+use crate::count::tally::Tally;
+use crate::count::tokens::{Classes, Counts, Spend};
 use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
 

@@ -17,44 +17,108 @@ pub(crate) enum Node {
     Usage(Owner),
     CacheCreation(Owner),
     ServerTools(Owner),
-    Models,
-    Model,
+    Iterations(Owner),
+    Iteration,
+    Models(Span),
+    Model(Span),
 }
 
-/// Whose message or usage object it is.
+/// Whose usage object it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    Root,
+pub enum Owner {
+    /// `usage` of a `result`: one turn of the main loop.
+    Turn,
+    /// `message.usage`.
     Message,
-    Event,
-    EventMessage,
-    ToolResult,
+    /// `event.usage` of a `message_delta`.
+    Delta,
+    /// `event.message.usage` of a `message_start`.
+    Start,
+    /// `tool_use_result.usage`: a subagent's last call.
+    Agent,
+}
+
+/// What the entries of a `result` by model cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// `modelUsage`: the process so far.
+    Process,
+    /// `model_usage_since_last_result`, which Claude Code writes from 2.1.309 on.
+    SinceLast,
+}
+
+/// A wanted text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextField {
+    /// `type`.
+    Kind,
+    /// `subtype`.
+    Subtype,
+    /// `session_id`, or `sessionId`.
+    Session,
+    /// `parent_tool_use_id`: absent in the main loop.
+    Parent,
+    /// `claude_code_version`.
+    Version,
+    /// `model` of an `init` record.
+    InitModel,
+    /// `hook_name`.
+    HookName,
+    /// `event.type`.
+    EventKind,
+    /// `message.id`: the records of one message share it.
+    MessageId,
+    /// `message.model`.
+    MessageModel,
+    /// `event.message.id`.
+    StartId,
+    /// `event.message.model`.
+    StartModel,
+    /// `tool_use_id` of the last `tool_result` block in `message.content`.
+    ToolUseId,
+    /// `type` of the block that is being read.
+    BlockKind,
+    /// `tool_use_id` of the block that is being read.
+    BlockTool,
+    /// `tool_use_result.agentId`.
+    Agent,
+    /// `tool_use_result.resolvedModel`.
+    AgentModel,
+}
+
+/// How many kinds of wanted texts there are.
+pub(crate) const TEXTS: usize = TextField::AgentModel as usize + 1;
+
+/// How many usage objects a record may have.
+pub(crate) const OWNERS: usize = Owner::Agent as usize + 1;
+
+/// A number of the record itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Number {
+    TotalCost,
+    Turns,
+    ApiTime,
+    SpawnDepth,
 }
 
 /// A wanted scalar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Field {
-    Kind,
-    Subtype,
-    Session,
-    Parent,
-    Version,
+    Text(TextField),
+    Number(Number),
     Aborted,
-    EventKind,
-    Id(Owner),
-    Model(Owner),
-    BlockKind,
-    BlockTool,
-    Agent,
-    AgentModel,
     Count(Owner, Class),
     Write1h(Owner),
     Searches(Owner),
-    Geo(Owner),
-    ModelCount(Class),
-    ModelSearches,
-    ModelCost,
-    TotalCost,
+    UsOnly(Owner),
+    IterationKind,
+    IterationModel,
+    IterationCount(Class),
+    ModelCount(Span, Class),
+    ModelWrite1h(Span),
+    ModelSearches(Span),
+    ModelCost(Span),
+    ModelCostBasis(Span),
 }
 
 /// What to do with the value of a key.
@@ -83,103 +147,127 @@ impl Node {
         match self {
             Node::Root => root(key),
             Node::Message(owner) => message(owner, key),
-            Node::Block => block(key),
-            Node::Event => event(key),
-            Node::ToolResult => tool_result(key),
+            Node::Block => match key {
+                "type" => text(TextField::BlockKind),
+                "tool_use_id" => text(TextField::BlockTool),
+                _ => Step::Skip,
+            },
+            Node::Event => match key {
+                "type" => text(TextField::EventKind),
+                "message" => Step::Object(Node::Message(Owner::Start)),
+                "usage" => Step::Object(Node::Usage(Owner::Delta)),
+                _ => Step::Skip,
+            },
+            Node::ToolResult => match key {
+                "agentId" => text(TextField::Agent),
+                "resolvedModel" => text(TextField::AgentModel),
+                "usage" => Step::Object(Node::Usage(Owner::Agent)),
+                _ => Step::Skip,
+            },
             Node::Usage(owner) => usage(owner, key),
             Node::CacheCreation(owner) if key == "ephemeral_1h_input_tokens" => Step::Keep(Field::Write1h(owner)),
             Node::ServerTools(owner) if key == "web_search_requests" => Step::Keep(Field::Searches(owner)),
+            Node::Iteration => iteration(key),
             // The keys are the models' names.
-            Node::Models => Step::Object(Node::Model),
-            Node::Model => model(key),
-            Node::Content | Node::CacheCreation(_) | Node::ServerTools(_) => Step::Skip,
+            Node::Models(span) => Step::Object(Node::Model(span)),
+            Node::Model(span) => model(span, key),
+            Node::Content | Node::CacheCreation(_) | Node::ServerTools(_) | Node::Iterations(_) => Step::Skip,
         }
+    }
+
+    /// Whether it is an array.
+    pub(crate) fn is_array(self) -> bool {
+        matches!(self, Node::Content | Node::Iterations(_))
     }
 
     /// What the elements of this array are.
     pub(crate) fn element(self) -> Step {
         match self {
             Node::Content => Step::Object(Node::Block),
+            Node::Iterations(_) => Step::Object(Node::Iteration),
             _ => Step::Skip,
         }
     }
 }
 
+fn text(field: TextField) -> Step {
+    Step::Keep(Field::Text(field))
+}
+
 fn root(key: &str) -> Step {
     match key {
-        "type" => Step::Keep(Field::Kind),
-        "subtype" => Step::Keep(Field::Subtype),
-        "session_id" => Step::Keep(Field::Session),
-        "parent_tool_use_id" => Step::Keep(Field::Parent),
-        "claude_code_version" => Step::Keep(Field::Version),
+        "type" => text(TextField::Kind),
+        "subtype" => text(TextField::Subtype),
+        "session_id" | "sessionId" => text(TextField::Session),
+        "parent_tool_use_id" => text(TextField::Parent),
+        "claude_code_version" => text(TextField::Version),
+        "model" => text(TextField::InitModel),
+        "hook_name" => text(TextField::HookName),
         "aborted" => Step::Keep(Field::Aborted),
-        "total_cost_usd" => Step::Keep(Field::TotalCost),
+        "total_cost_usd" => Step::Keep(Field::Number(Number::TotalCost)),
+        "num_turns" => Step::Keep(Field::Number(Number::Turns)),
+        "duration_api_ms" => Step::Keep(Field::Number(Number::ApiTime)),
+        "spawn_depth" => Step::Keep(Field::Number(Number::SpawnDepth)),
         "message" => Step::Object(Node::Message(Owner::Message)),
         "event" => Step::Object(Node::Event),
         "tool_use_result" => Step::Object(Node::ToolResult),
-        "usage" => Step::Object(Node::Usage(Owner::Root)),
-        "modelUsage" => Step::Object(Node::Models),
+        "usage" => Step::Object(Node::Usage(Owner::Turn)),
+        "modelUsage" => Step::Object(Node::Models(Span::Process)),
+        "model_usage_since_last_result" => Step::Object(Node::Models(Span::SinceLast)),
         _ => Step::Skip,
     }
 }
 
 fn message(owner: Owner, key: &str) -> Step {
+    let is_start = owner == Owner::Start;
     match key {
-        "id" => Step::Keep(Field::Id(owner)),
-        "model" => Step::Keep(Field::Model(owner)),
+        "id" => text(if is_start { TextField::StartId } else { TextField::MessageId }),
+        "model" => text(if is_start { TextField::StartModel } else { TextField::MessageModel }),
         "usage" => Step::Object(Node::Usage(owner)),
-        "content" if owner == Owner::Message => Step::Array(Node::Content),
-        _ => Step::Skip,
-    }
-}
-
-fn block(key: &str) -> Step {
-    match key {
-        "type" => Step::Keep(Field::BlockKind),
-        "tool_use_id" => Step::Keep(Field::BlockTool),
-        _ => Step::Skip,
-    }
-}
-
-fn event(key: &str) -> Step {
-    match key {
-        "type" => Step::Keep(Field::EventKind),
-        "message" => Step::Object(Node::Message(Owner::EventMessage)),
-        "usage" => Step::Object(Node::Usage(Owner::Event)),
-        _ => Step::Skip,
-    }
-}
-
-fn tool_result(key: &str) -> Step {
-    match key {
-        "agentId" => Step::Keep(Field::Agent),
-        "resolvedModel" => Step::Keep(Field::AgentModel),
-        "usage" => Step::Object(Node::Usage(Owner::ToolResult)),
+        "content" if !is_start => Step::Array(Node::Content),
         _ => Step::Skip,
     }
 }
 
 fn usage(owner: Owner, key: &str) -> Step {
     match key {
-        "input_tokens" => Step::Keep(Field::Count(owner, Class::Input)),
-        "output_tokens" => Step::Keep(Field::Count(owner, Class::Output)),
-        "cache_creation_input_tokens" => Step::Keep(Field::Count(owner, Class::CacheWrite)),
-        "cache_read_input_tokens" => Step::Keep(Field::Count(owner, Class::CacheRead)),
         "cache_creation" => Step::Object(Node::CacheCreation(owner)),
         "server_tool_use" => Step::Object(Node::ServerTools(owner)),
-        "inference_geo" => Step::Keep(Field::Geo(owner)),
-        _ => Step::Skip,
+        // Of a message alone: those of a turn or of an agent repeat them.
+        "iterations" if matches!(owner, Owner::Message | Owner::Delta) => Step::Array(Node::Iterations(owner)),
+        "inference_geo" => Step::Keep(Field::UsOnly(owner)),
+        key => class(key).map_or(Step::Skip, |class| Step::Keep(Field::Count(owner, class))),
     }
 }
 
-fn model(key: &str) -> Step {
+fn iteration(key: &str) -> Step {
     match key {
-        "inputTokens" => Step::Keep(Field::ModelCount(Class::Input)),
-        "outputTokens" => Step::Keep(Field::ModelCount(Class::Output)),
-        "cacheCreationInputTokens" => Step::Keep(Field::ModelCount(Class::CacheWrite)),
-        "cacheReadInputTokens" => Step::Keep(Field::ModelCount(Class::CacheRead)),
-        "webSearchRequests" => Step::Keep(Field::ModelSearches),
-        "costUSD" => Step::Keep(Field::ModelCost),
-        _ => Step::Skip,
+        "type" => Step::Keep(Field::IterationKind),
+        "model" => Step::Keep(Field::IterationModel),
+        key => class(key).map_or(Step::Skip, |class| Step::Keep(Field::IterationCount(class))),
     }
+}
+
+fn class(key: &str) -> Option<Class> {
+    match key {
+        "input_tokens" => Some(Class::Input),
+        "output_tokens" => Some(Class::Output),
+        "cache_creation_input_tokens" => Some(Class::CacheWrite),
+        "cache_read_input_tokens" => Some(Class::CacheRead),
+        _ => None,
+    }
+}
+
+fn model(span: Span, key: &str) -> Step {
+    Step::Keep(match key {
+        "inputTokens" => Field::ModelCount(span, Class::Input),
+        "outputTokens" => Field::ModelCount(span, Class::Output),
+        "cacheCreationInputTokens" => Field::ModelCount(span, Class::CacheWrite),
+        "cacheReadInputTokens" => Field::ModelCount(span, Class::CacheRead),
+        "cacheCreationEphemeral1hInputTokens" => Field::ModelWrite1h(span),
+        "webSearchRequests" => Field::ModelSearches(span),
+        "costUSD" => Field::ModelCost(span),
+        "costBasis" => Field::ModelCostBasis(span),
+        _ => return Step::Skip,
+    })
 }

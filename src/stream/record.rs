@@ -5,7 +5,7 @@
 
 use crate::count::tokens::{Tokens, Usage};
 use crate::stream::number;
-use crate::stream::paths::{Field, Node, Owner, Scalar, Step};
+use crate::stream::paths::{Field, Node, Number, OWNERS, Owner, Scalar, Span, Step, TEXTS, TextField};
 
 /// The longest text of a wanted value, and of all model names of a record together, in bytes. A
 /// hostile stream could fill the memory with them otherwise.
@@ -14,16 +14,18 @@ pub const WANTED_MAX: usize = 64 * 1024;
 /// How many models one `modelUsage` may name; one that names more counts as absent.
 const MODELS_MAX: usize = 256;
 
+/// How many iterations of a message are kept; a real one has a handful.
+const ITERATIONS_MAX: usize = 16;
+
 /// A wanted text; its memory is kept from record to record.
 #[derive(Debug, Default)]
-pub struct Text {
+struct Text {
     value: String,
     present: bool,
 }
 
 impl Text {
-    /// The text, where the record has one.
-    pub fn get(&self) -> Option<&str> {
+    fn get(&self) -> Option<&str> {
         self.present.then_some(self.value.as_str())
     }
 
@@ -39,103 +41,134 @@ impl Text {
 
 /// The wanted values of a usage object: of a message, an event, a tool's result, a turn, or a model.
 #[derive(Debug, Default)]
-pub struct UsageFields {
+struct UsageFields {
     counts: [Option<u64>; 4],
-    write_1h: u64,
+    write_1h: Option<u64>,
     web_searches: u64,
     us_only: bool,
     present: bool,
 }
 
 impl UsageFields {
-    /// The usage, where there is such an object; a count that it lacks is zero.
-    pub fn get(&self) -> Option<Usage> {
+    fn get(&self) -> Option<Usage> {
         let [input, output, cache_write, cache_read] = self.counts.map(Option::unwrap_or_default);
         let tokens = Tokens { input, output, cache_write, cache_read };
-        let UsageFields { write_1h, web_searches, us_only, .. } = *self;
+        let UsageFields { web_searches, us_only, .. } = *self;
+        let write_1h = self.write_1h.unwrap_or_default();
         self.present.then_some(Usage { tokens, write_1h, web_searches, us_only })
     }
 }
 
-/// The wanted values of a `message` object.
+/// One call of several that a message is made of.
 #[derive(Debug, Default)]
-pub struct MessageFields {
-    /// `id`: the records of one message share it.
-    pub id: Text,
-    /// `model`.
-    pub model: Text,
-    /// `usage`.
-    pub usage: UsageFields,
-    /// `tool_use_id` of the last `tool_result` block in `content`.
-    pub tool_use_id: Text,
+pub struct Iteration {
+    kind: Text,
+    model: Text,
+    usage: UsageFields,
 }
 
-/// One model's entry in `modelUsage`.
+impl Iteration {
+    /// Its model, where that is not the message's.
+    pub fn model(&self) -> Option<&str> {
+        self.model.get()
+    }
+
+    /// What it used.
+    pub fn usage(&self) -> Usage {
+        self.usage.get().unwrap_or_default()
+    }
+
+    /// Whether it is billed beside the message, whose own usage does not contain it.
+    pub fn is_beside(&self) -> bool {
+        matches!(self.kind.get(), Some("advisor_message" | "compaction"))
+    }
+}
+
+/// One model's entry in a `result`.
 #[derive(Debug, Default)]
 pub struct ModelUsage {
     /// The key: the model's name.
     pub name: String,
-    /// The counts, cumulative for the process.
-    pub usage: UsageFields,
-    /// `costUSD`, in micro-dollars.
-    pub cost: Option<u64>,
+    usage: UsageFields,
+    cost: Option<u64>,
+    cost_unknown: bool,
+}
+
+impl ModelUsage {
+    /// What it used.
+    pub fn usage(&self) -> Usage {
+        self.usage.get().unwrap_or_default()
+    }
+
+    /// How many of the cache writes are kept for an hour, where the entry says so.
+    pub fn write_1h(&self) -> Option<u64> {
+        self.usage.write_1h
+    }
+
+    /// `costUSD` in micro-dollars, where the vendor knows the price.
+    pub fn cost(&self) -> Option<u64> {
+        self.cost.filter(|_| !self.cost_unknown)
+    }
+}
+
+/// The entries by model of a `result`.
+#[derive(Debug, Default)]
+struct ModelList {
+    entries: Vec<ModelUsage>,
+    present: bool,
 }
 
 /// The wanted values of one record. A value that is missing or of the wrong type is absent.
 #[derive(Debug, Default)]
 pub struct Record {
-    /// `type`.
-    pub kind: Text,
-    /// `subtype`.
-    pub subtype: Text,
-    /// `session_id`.
-    pub session: Text,
-    /// `parent_tool_use_id`: absent in the main loop.
-    pub parent: Text,
-    /// `claude_code_version`.
-    pub version: Text,
+    texts: [Text; TEXTS],
+    usages: [UsageFields; OWNERS],
+    models: [ModelList; 2],
+    iterations: Vec<Iteration>,
     /// `aborted` is `true`.
     pub aborted: bool,
-    /// `message`.
-    pub message: MessageFields,
-    /// `event.type`.
-    pub event_kind: Text,
-    /// `event.message`.
-    pub event_message: MessageFields,
-    /// `event.usage`.
-    pub event_usage: UsageFields,
-    /// `tool_use_result.agentId`.
-    pub agent: Text,
-    /// `tool_use_result.resolvedModel`.
-    pub agent_model: Text,
-    /// `tool_use_result.usage`.
-    pub agent_usage: UsageFields,
-    /// `usage`.
-    pub usage: UsageFields,
     /// `total_cost_usd`, in micro-dollars.
     pub total_cost: Option<u64>,
-    models: Vec<ModelUsage>,
-    models_present: bool,
-    block_kind: Text,
-    block_tool: Text,
+    /// `num_turns`.
+    pub turns: Option<u64>,
+    /// `duration_api_ms`.
+    pub api_time: Option<u64>,
+    /// `spawn_depth`: 1 for a subagent of the main loop, 2 for one of its subagents.
+    pub spawn_depth: Option<u64>,
 }
 
 impl Record {
-    /// The entries of `modelUsage`, where the record has one.
-    pub fn models(&self) -> Option<&[ModelUsage]> {
-        self.models_present.then_some(self.models.as_slice())
+    /// A text, where the record has it.
+    pub fn text(&self, field: TextField) -> Option<&str> {
+        self.texts[field as usize].get()
+    }
+
+    /// A usage, where the record has such an object; a count that it lacks is zero.
+    pub fn usage(&self, owner: Owner) -> Option<Usage> {
+        self.usages[owner as usize].get()
+    }
+
+    /// The entries by model, where the record has such an object.
+    pub fn models(&self, span: Span) -> Option<&[ModelUsage]> {
+        let list = &self.models[span as usize];
+        list.present.then_some(list.entries.as_slice())
+    }
+
+    /// `usage.iterations` of the message or event.
+    pub fn iterations(&self) -> &[Iteration] {
+        &self.iterations[..self.iterations.len().min(ITERATIONS_MAX)]
     }
 
     /// Forgets everything, for the next record.
     pub(crate) fn clear(&mut self) {
-        use Field::{Aborted, Kind, Parent, Session, Subtype, TotalCost, Version};
-        for field in [Kind, Subtype, Session, Parent, Version, Aborted, TotalCost] {
-            self.put(field, Scalar::Absent);
+        self.texts.iter_mut().for_each(|text| text.put(Scalar::Absent));
+        for owner in [Owner::Turn, Owner::Message, Owner::Delta, Owner::Start, Owner::Agent] {
+            self.forget(Node::Usage(owner));
         }
-        let objects = [Node::Message(Owner::Message), Node::Event, Node::ToolResult, Node::Usage(Owner::Root)];
-        for node in objects.into_iter().chain([Node::Models]) {
-            self.forget(node);
-        }
+        self.forget(Node::Models(Span::Process));
+        self.forget(Node::Models(Span::SinceLast));
+        self.aborted = false;
+        (self.total_cost, self.turns, self.api_time, self.spawn_depth) = (None, None, None, None);
     }
 
     /// Takes in a key, and returns what its value is wanted for. What the same key said before is
@@ -144,7 +177,7 @@ impl Record {
         let step = node.step(key);
         match step {
             Step::Keep(field) => self.put(field, Scalar::Absent),
-            Step::Object(Node::Model) => self.models.retain(|model| model.name != key),
+            Step::Object(Node::Model(span)) => self.models[span as usize].entries.retain(|model| model.name != key),
             Step::Object(node) | Step::Array(node) => self.forget(node),
             Step::Skip => {}
         }
@@ -154,19 +187,24 @@ impl Record {
     /// A wanted object or array has begun; `key` is the name that it stands under.
     pub(crate) fn open(&mut self, node: Node, key: &str) {
         match node {
-            Node::Usage(owner) => self.usage_mut(owner).present = true,
-            Node::Models => self.models_present = true,
-            Node::Model => self.open_model(key),
+            Node::Usage(owner) => self.usages[owner as usize].present = true,
+            Node::Models(span) => self.models[span as usize].present = true,
+            Node::Model(span) => self.open_model(span, key),
             Node::Block => self.forget(Node::Block),
+            Node::Iteration => {
+                // One over the limit takes what all further ones say.
+                self.iterations.truncate(ITERATIONS_MAX);
+                let usage = UsageFields { present: true, ..UsageFields::default() };
+                self.iterations.push(Iteration { usage, ..Iteration::default() });
+            }
             _ => {}
         }
     }
 
     /// A wanted object or array has ended.
     pub(crate) fn close(&mut self, node: Node) {
-        if node == Node::Block && self.block_kind.get() == Some("tool_result") {
-            let tool = self.block_tool.get().map_or(Scalar::Absent, Scalar::Text);
-            self.message.tool_use_id.put(tool);
+        if node == Node::Block && self.text(TextField::BlockKind) == Some("tool_result") {
+            self.texts.swap(TextField::BlockTool as usize, TextField::ToolUseId as usize);
         }
     }
 
@@ -176,108 +214,92 @@ impl Record {
             Scalar::Number(text) => Some(text),
             _ => None,
         };
+        let count = number.map(number::count);
         match field {
-            Field::Kind => self.kind.put(scalar),
-            Field::Subtype => self.subtype.put(scalar),
-            Field::Session => self.session.put(scalar),
-            Field::Parent => self.parent.put(scalar),
-            Field::Version => self.version.put(scalar),
-            Field::EventKind => self.event_kind.put(scalar),
-            Field::BlockKind => self.block_kind.put(scalar),
-            Field::BlockTool => self.block_tool.put(scalar),
-            Field::Agent => self.agent.put(scalar),
-            Field::AgentModel => self.agent_model.put(scalar),
-            Field::Id(owner) => self.message_mut(owner).id.put(scalar),
-            Field::Model(owner) => self.message_mut(owner).model.put(scalar),
+            Field::Text(field) => self.texts[field as usize].put(scalar),
+            Field::Number(Number::TotalCost) => self.total_cost = number.map(number::micro_dollars),
+            Field::Number(Number::Turns) => self.turns = count,
+            Field::Number(Number::ApiTime) => self.api_time = count,
+            Field::Number(Number::SpawnDepth) => self.spawn_depth = count,
             Field::Aborted => self.aborted = scalar == Scalar::True,
-            Field::Geo(owner) => self.usage_mut(owner).us_only = scalar == Scalar::Text("us"),
-            Field::TotalCost => self.total_cost = number.map(number::micro_dollars),
-            Field::ModelCost => self.put_model(|model| model.cost = number.map(number::micro_dollars)),
-            _ => self.put_count(field, number.map(number::count)),
+            Field::Count(owner, class) => self.usages[owner as usize].counts[class as usize] = count,
+            Field::Write1h(owner) => self.usages[owner as usize].write_1h = count,
+            Field::Searches(owner) => self.usages[owner as usize].web_searches = count.unwrap_or_default(),
+            Field::UsOnly(owner) => self.usages[owner as usize].us_only = scalar == Scalar::Text("us"),
+            _ => self.put_entry(field, scalar, number, count),
         }
     }
 
-    /// Takes in a wanted number of tokens or searches.
-    fn put_count(&mut self, field: Field, count: Option<u64>) {
-        let or_none = count.unwrap_or_default();
+    /// Takes in a scalar of the model or iteration that is being read.
+    fn put_entry(&mut self, field: Field, scalar: Scalar<'_>, number: Option<&str>, count: Option<u64>) {
+        if let Some(iteration) = self.iterations.last_mut() {
+            match field {
+                Field::IterationKind => iteration.kind.put(scalar),
+                Field::IterationModel => iteration.model.put(scalar),
+                Field::IterationCount(class) => iteration.usage.counts[class as usize] = count,
+                _ => {}
+            }
+        }
+        let span = match field {
+            Field::ModelCount(span, _) | Field::ModelWrite1h(span) | Field::ModelSearches(span) => span,
+            Field::ModelCost(span) | Field::ModelCostBasis(span) => span,
+            _ => return,
+        };
+        let Some(model) = self.models[span as usize].entries.last_mut() else { return };
         match field {
-            Field::Count(owner, class) => self.usage_mut(owner).counts[class as usize] = count,
-            Field::Write1h(owner) => self.usage_mut(owner).write_1h = or_none,
-            Field::Searches(owner) => self.usage_mut(owner).web_searches = or_none,
-            Field::ModelCount(class) => self.put_model(|model| model.usage.counts[class as usize] = count),
-            Field::ModelSearches => self.put_model(|model| model.usage.web_searches = or_none),
-            _ => {}
+            Field::ModelCount(_, class) => model.usage.counts[class as usize] = count,
+            Field::ModelWrite1h(_) => model.usage.write_1h = count,
+            Field::ModelSearches(_) => model.usage.web_searches = count.unwrap_or_default(),
+            Field::ModelCost(_) => model.cost = number.map(number::micro_dollars),
+            _ => model.cost_unknown = scalar == Scalar::Text("unknown"),
         }
     }
 
-    /// Changes the model whose entry is being read.
-    fn put_model(&mut self, put: impl FnOnce(&mut ModelUsage)) {
-        if let Some(model) = self.models.last_mut() {
-            put(model);
-        }
-    }
-
-    /// Adds a model's entry; gives up the whole `modelUsage` where it names absurdly many.
-    fn open_model(&mut self, name: &str) {
-        let bytes: usize = self.models.iter().map(|model| model.name.len()).sum();
-        if self.models.len() == MODELS_MAX || bytes + name.len() > WANTED_MAX {
-            self.models_present = false;
-            self.models.clear();
+    /// Adds a model's entry; gives up the whole list where it names absurdly many.
+    fn open_model(&mut self, span: Span, name: &str) {
+        let list = &mut self.models[span as usize];
+        let bytes: usize = list.entries.iter().map(|model| model.name.len()).sum();
+        if list.entries.len() == MODELS_MAX || bytes + name.len() > WANTED_MAX {
+            list.present = false;
+            list.entries.clear();
         }
         let usage = UsageFields { present: true, ..UsageFields::default() };
-        self.models.push(ModelUsage { name: name.to_owned(), usage, cost: None });
+        list.entries.push(ModelUsage { name: name.to_owned(), usage, ..ModelUsage::default() });
     }
 
     fn forget(&mut self, node: Node) {
+        let texts: &[TextField] = match node {
+            Node::Message(Owner::Start) => &[TextField::StartId, TextField::StartModel],
+            Node::Message(_) => &[TextField::MessageId, TextField::MessageModel, TextField::ToolUseId],
+            Node::Content => &[TextField::ToolUseId],
+            Node::Block => &[TextField::BlockKind, TextField::BlockTool],
+            Node::Event => &[TextField::EventKind, TextField::StartId, TextField::StartModel],
+            Node::ToolResult => &[TextField::Agent, TextField::AgentModel],
+            _ => &[],
+        };
+        texts.iter().for_each(|field| self.texts[*field as usize].put(Scalar::Absent));
         match node {
-            Node::Message(owner) => {
-                self.put(Field::Id(owner), Scalar::Absent);
-                self.put(Field::Model(owner), Scalar::Absent);
-                self.forget(Node::Usage(owner));
-                if owner == Owner::Message {
-                    self.forget(Node::Content);
+            Node::Message(owner) => self.forget(Node::Usage(owner)),
+            Node::Event => {
+                self.forget(Node::Usage(Owner::Start));
+                self.forget(Node::Usage(Owner::Delta));
+            }
+            Node::ToolResult => self.forget(Node::Usage(Owner::Agent)),
+            Node::Usage(owner) => {
+                self.usages[owner as usize] = UsageFields::default();
+                if matches!(owner, Owner::Message | Owner::Delta) {
+                    self.iterations.clear();
                 }
             }
-            Node::Content => self.message.tool_use_id.put(Scalar::Absent),
-            Node::Block => {
-                self.block_kind.put(Scalar::Absent);
-                self.block_tool.put(Scalar::Absent);
+            Node::CacheCreation(owner) => self.usages[owner as usize].write_1h = None,
+            Node::ServerTools(owner) => self.usages[owner as usize].web_searches = 0,
+            Node::Iterations(_) => self.iterations.clear(),
+            Node::Models(span) => {
+                let list = &mut self.models[span as usize];
+                list.entries.clear();
+                list.present = false;
             }
-            Node::Event => {
-                self.event_kind.put(Scalar::Absent);
-                self.forget(Node::Message(Owner::EventMessage));
-                self.forget(Node::Usage(Owner::Event));
-            }
-            Node::ToolResult => {
-                self.agent.put(Scalar::Absent);
-                self.agent_model.put(Scalar::Absent);
-                self.forget(Node::Usage(Owner::ToolResult));
-            }
-            Node::Usage(owner) => *self.usage_mut(owner) = UsageFields::default(),
-            Node::CacheCreation(owner) => self.usage_mut(owner).write_1h = 0,
-            Node::ServerTools(owner) => self.usage_mut(owner).web_searches = 0,
-            Node::Models => {
-                self.models.clear();
-                self.models_present = false;
-            }
-            Node::Root | Node::Model => {}
-        }
-    }
-
-    fn message_mut(&mut self, owner: Owner) -> &mut MessageFields {
-        match owner {
-            Owner::Event | Owner::EventMessage => &mut self.event_message,
-            _ => &mut self.message,
-        }
-    }
-
-    fn usage_mut(&mut self, owner: Owner) -> &mut UsageFields {
-        match owner {
-            Owner::Root => &mut self.usage,
-            Owner::Message => &mut self.message.usage,
-            Owner::Event => &mut self.event_usage,
-            Owner::EventMessage => &mut self.event_message.usage,
-            Owner::ToolResult => &mut self.agent_usage,
+            _ => {}
         }
     }
 }

@@ -155,11 +155,11 @@ impl Scanner {
             (State::FirstElement | State::AfterValue, b']') => self.close(true),
             (State::Colon(step), b':') => State::Value(step),
             (State::AfterValue, b',') => match self.path.last() {
-                Some(&Node::Content) => State::Value(Node::Content.element()),
+                Some(&node) if node.is_array() => State::Value(node.element()),
                 _ => State::Key(false),
             },
             (State::FirstElement, _) => {
-                self.state = State::Value(Node::Content.element());
+                self.state = State::Value(self.path.last().map_or(Step::Skip, |node| node.element()));
                 self.structure(byte)
             }
             (State::Value(step), _) => self.value(step, byte),
@@ -199,7 +199,7 @@ impl Scanner {
 
     fn close(&mut self, array: bool) -> State {
         match self.path.last() {
-            Some(&node) if (node == Node::Content) == array => {
+            Some(&node) if node.is_array() == array => {
                 self.path.pop();
                 self.record.close(node);
                 if self.path.is_empty() { State::Closed } else { State::AfterValue }

@@ -27,8 +27,8 @@ const WORDS: [(&str, &[&str]); 7] = [
     ("rt\"", &["\"message_start\""]),
     // A turn has ended, whatever else the record says.
     ("lt\"", &["\"result\""]),
-    // The message will not be in the figures of the `result`.
-    ("ed\"", &["\"aborted\""]),
+    // Such a message may not be in the figures of the `result`; they decide what a first one includes.
+    ("ed\"", &["\"aborted\"", "\"task_started\"", "\"hook_started\""]),
     // They decide what a first `result` includes.
     ("on\"", &["\"claude_code_version\""]),
     ("ry\"", &["\"compact_boundary\""]),

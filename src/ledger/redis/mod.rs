@@ -11,7 +11,8 @@ pub(crate) mod worker;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use crate::count::tokens::{Classes, Counts, Spend, Tally};
+use crate::count::tally::Tally;
+use crate::count::tokens::{Classes, Counts, Spend};
 use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
 use crate::ledger::redis::address::Address;

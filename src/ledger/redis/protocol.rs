@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::amount::{Amounts, Unit};
 use crate::budget::{ByScope, Scope};
-use crate::count::tokens::{Classes, Counts, Spend, Tally, Tokens};
+use crate::count::tally::Tally;
+use crate::count::tokens::{Classes, Counts, Spend, Tokens};
 use crate::ledger::book::{Book, OpenRun, PACE_OVER, seconds};
 use crate::ledger::store::{Admission, Member, Request};
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 
-use crate::count::tokens::Tally;
+use crate::count::tally::Tally;
 use crate::error::Error;
 use crate::ledger::redis::address::Address;
 use crate::ledger::redis::protocol::{Answer, Call, CallTerms, Recorded, Verb};

@@ -7,7 +7,8 @@
 mod oracle;
 
 use budget_tee::count::meter::Meter;
-use budget_tee::count::tokens::{Counts, Spend, Tally};
+use budget_tee::count::tally::Tally;
+use budget_tee::count::tokens::{Counts, Spend};
 use budget_tee::run::Run;
 use budget_tee::stream::scan::Scanner;
 use libfuzzer_sys::fuzz_target;

@@ -1,0 +1,113 @@
+//! The pricer: what the models of a stream cost, and which of them have no price.
+
+use crate::count::message::ModelNames;
+use crate::count::price::{Prices, Unpriced};
+use crate::count::tally::{ModelId, Tally};
+use crate::count::tokens::{Counts, Spend, Tokens, Usage};
+use crate::stream::record::ModelUsage;
+
+/// Prices and the names of the models seen.
+#[derive(Debug, Default)]
+pub(crate) struct Pricer {
+    prices: Prices,
+    names: ModelNames,
+    unpriced: Vec<ModelId>,
+    /// Models without a price that nobody has been told of.
+    news: Vec<ModelId>,
+}
+
+/// The cost of some usage, in micro-dollars.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cost {
+    pub(crate) micro_usd: u64,
+    /// It is that of another model, since this one has no price.
+    pub(crate) is_estimate: bool,
+}
+
+impl Pricer {
+    pub(crate) fn new(prices: Prices) -> Self {
+        Pricer { prices, ..Pricer::default() }
+    }
+
+    pub(crate) fn id(&mut self, name: Option<&str>) -> ModelId {
+        self.names.id(name)
+    }
+
+    pub(crate) fn name(&self, id: ModelId) -> &str {
+        self.names.name(id)
+    }
+
+    /// Names of the models that were used and have no price.
+    pub(crate) fn unpriced(&self) -> impl Iterator<Item = &str> {
+        self.unpriced.iter().map(|model| self.names.name(*model))
+    }
+
+    /// What `--unpriced` says about models without a price.
+    pub(crate) fn unpriced_rule(&self) -> &Unpriced {
+        self.prices.unpriced()
+    }
+
+    /// The models without a price that were found since the last call.
+    pub(crate) fn take_news(&mut self) -> Vec<String> {
+        let news = std::mem::take(&mut self.news);
+        news.into_iter().map(|model| self.names.name(model).to_owned()).collect()
+    }
+
+    /// What a model's usage costs.
+    pub(crate) fn cost(&mut self, model: ModelId, usage: &Usage) -> Cost {
+        if *usage == Usage::default() {
+            return Cost::default();
+        }
+        let (micro_usd, known) = self.prices.cost(self.names.name(model), usage);
+        if !known && !self.unpriced.contains(&model) && !usage.tokens.is_zero() {
+            self.unpriced.push(model);
+            self.news.push(model);
+        }
+        Cost { micro_usd, is_estimate: !known }
+    }
+
+    /// The tokens with what they cost at the price of a model.
+    pub(crate) fn priced(&mut self, model: ModelId, tokens: Tokens) -> Spend {
+        Spend { tokens, micro_usd: self.cost(model, &Usage { tokens, ..Usage::default() }).micro_usd }
+    }
+
+    /// The tally with each model's cost raised to what its tokens cost by the table.
+    pub(crate) fn at_least_priced(&mut self, mut tally: Tally<ModelId>) -> Tally<ModelId> {
+        let models: Vec<_> = tally.iter().copied().collect();
+        for (model, spend) in models {
+            tally.raise(&model, self.priced(model, spend.tokens));
+        }
+        tally
+    }
+
+    /// What the entries of a `result` say was spent, and how much of the cost is an estimate. A model
+    /// without `costUSD` is priced by the table, in such a way that all together cost `total` where that
+    /// is known. `share_1h` tells how many cache writes of a model are kept for an hour where its entry
+    /// does not.
+    pub(crate) fn told(
+        &mut self,
+        models: &[ModelUsage],
+        total: Option<u64>,
+        share_1h: impl Fn(ModelId, u64) -> u64,
+    ) -> (Tally<ModelId>, u64) {
+        let mut told = Tally::default();
+        let (mut estimate, mut all_told) = (0_u64, true);
+        for model in models {
+            let usage = model.usage();
+            let id = self.names.id(Some(&model.name));
+            let micro_usd = model.cost().unwrap_or_else(|| {
+                all_told = false;
+                let write_1h = model.write_1h().unwrap_or_else(|| share_1h(id, usage.tokens.cache_write));
+                let cost = self.cost(id, &Usage { write_1h, ..usage });
+                estimate = estimate.saturating_add(if cost.is_estimate { cost.micro_usd } else { 0 });
+                cost.micro_usd
+            });
+            told.add(&id, Spend { tokens: usage.tokens, micro_usd });
+        }
+        if let Some(total) = total.filter(|_| !all_told) {
+            told.set_cost(total);
+            estimate = 0;
+        }
+        (told, estimate)
+    }
+}
