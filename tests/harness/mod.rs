@@ -1,5 +1,5 @@
-//! Runs budget-tee as a shell would, and hands it fixtures.
-#![allow(dead_code, reason = "every test binary uses its own part of this")]
+//! Runs budget-tee as a shell would, and reads fixtures.
+#![allow(dead_code, reason = "no test binary uses all of it")]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,17 +16,17 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// A fixture's bytes.
 pub fn bytes(name: &str) -> Vec<u8> {
-    std::fs::read(fixture(name)).expect("the fixture is there")
+    std::fs::read(fixture(name)).expect("the fixture exists")
 }
 
-/// budget-tee with these arguments and none of the caller's settings.
+/// budget-tee with these arguments, without the caller's `BUDGET_TEE_*` and color variables.
 pub fn budget_tee(args: &[&str]) -> Command {
     let mut command = plain(env!("CARGO_BIN_EXE_budget-tee"));
     command.args(args);
     command
 }
 
-/// Another program, which may run budget-tee, with none of the caller's settings for it.
+/// Another program, which may run budget-tee, without the caller's settings for budget-tee.
 pub fn plain(program: &str) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -39,7 +39,7 @@ pub fn plain(program: &str) -> Command {
     command
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Ran {
     pub status: ExitStatus,
@@ -53,7 +53,7 @@ impl Ran {
     }
 }
 
-/// Runs it to its end with `input` on stdin.
+/// Runs budget-tee to its end with `input` on stdin.
 pub fn run(args: &[&str], input: &[u8]) -> Ran {
     finish(budget_tee(args), input)
 }
@@ -70,14 +70,10 @@ pub fn finish(mut command: Command, input: &[u8]) -> Ran {
     });
     let output = child.wait_with_output().expect("ends");
     writer.join().expect("writes");
-    Ran {
-        status: output.status,
-        out: output.stdout,
-        err: String::from_utf8(output.stderr).expect("what it says is UTF-8"),
-    }
+    Ran { status: output.status, out: output.stdout, err: String::from_utf8(output.stderr).expect("stderr is UTF-8") }
 }
 
-/// Runs it with `--summary` and returns that too.
+/// Runs budget-tee with `--summary` and returns the summary too.
 pub fn summary(args: &[&str], input: &[u8]) -> (Ran, Value) {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     let path = file.path().to_str().expect("UTF-8");
@@ -86,7 +82,7 @@ pub fn summary(args: &[&str], input: &[u8]) -> (Ran, Value) {
     (ran, serde_json::from_slice(&text).expect("a summary is JSON"))
 }
 
-/// A pseudo-terminal: the end to look at, and the end to give away.
+/// A pseudo-terminal: the test's end and the child's end.
 pub fn terminal(columns: u16) -> (File, OwnedFd) {
     use rustix::fs::{Mode, OFlags, open};
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -100,37 +96,37 @@ pub fn terminal(columns: u16) -> (File, OwnedFd) {
     (File::from(ours), theirs)
 }
 
-/// Everything that was written to a terminal whose other end is closed.
+/// Everything that was written to a terminal whose child end is closed.
 pub fn all_of(mut terminal: File) -> String {
-    let mut seen = Vec::new();
+    let mut bytes = Vec::new();
     let mut part = [0; 4096];
-    // Linux tells the end as EIO.
+    // Linux reports the end as EIO.
     while let Ok(count @ 1..) = terminal.read(&mut part) {
-        seen.extend_from_slice(&part[..count]);
+        bytes.extend_from_slice(&part[..count]);
     }
-    String::from_utf8_lossy(&seen).into_owned()
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Reads from `from` until `wanted` has come; what a child prints is what tests wait for.
+/// Reads until `wanted` has arrived. Tests wait for what a child prints instead of sleeping.
 pub fn read_until(from: &mut impl Read, wanted: &str) -> String {
-    let mut seen = Vec::new();
+    let mut bytes = Vec::new();
     let mut byte = [0];
-    while !String::from_utf8_lossy(&seen).contains(wanted) {
+    while !String::from_utf8_lossy(&bytes).contains(wanted) {
         match from.read(&mut byte) {
-            Ok(1) => seen.push(byte[0]),
-            end => panic!("{end:?} before {wanted:?}, after {:?}", String::from_utf8_lossy(&seen)),
+            Ok(1) => bytes.push(byte[0]),
+            end => panic!("{end:?} before {wanted:?}, after {:?}", String::from_utf8_lossy(&bytes)),
         }
     }
-    String::from_utf8_lossy(&seen).into_owned()
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Sends a signal to a child.
 pub fn kill(child: &Child, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_child(child);
-    rustix::process::kill_process(pid, signal).expect("it is there");
+    rustix::process::kill_process(pid, signal).expect("the process exists");
 }
 
-/// An assistant line of a session `s`.
+/// An assistant record of session `s`.
 pub fn assistant(id: &str, input: u64) -> String {
     format!(
         "{{\"type\":\"assistant\",\"session_id\":\"s\",\"message\":{{\"id\":\"{id}\",\"model\":\"m\",\"usage\":{{\"input_tokens\":{input}}}}}}}\n"
