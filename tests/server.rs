@@ -1,6 +1,6 @@
-//! Budgets shared on a server: the same as in a file, and what a network and a server can do to them.
+//! Tests of budgets shared on a server: the same as for a file, and failures of networks and servers.
 
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod harness;
 #[path = "harness/server.rs"]
@@ -24,34 +24,34 @@ use budget_tee::ledger::{self, Location};
 use harness::{assistant, finish, kill, read_until};
 use proptest::prelude::*;
 use rustix::process::Signal;
-use server::{Line, Server, free_port};
+use server::{Proxy, Server, free_port};
 use sharing::{counted, run_with, status, waiting, with};
 
-/// A server with the address of a ledger on it; none where no server is installed.
+/// A server, and the address of a ledger on it; none if no server is installed.
 fn ledger() -> Option<(Server, String)> {
     let server = Server::start()?;
-    let place = server.ledger("nightly");
-    Some((server, place))
+    let location = server.ledger("nightly");
+    Some((server, location))
 }
 
-all_hold!(ledger());
+shared_ledger_tests!(ledger());
 
-/// What is in the ledger, by its keys.
-fn figures(server: &Server, level: &str) -> Vec<String> {
+/// All fields and values of one hash of the ledger.
+fn hash(server: &Server, level: &str) -> Vec<String> {
     server.ask(&["HGETALL", &format!("budget-tee:{{nightly}}:{level}")])
 }
 
 /// One thing that happens to a ledger.
 #[derive(Clone, Debug)]
 enum Event {
-    /// A run of this command asks to start, with an estimate, and needs so much room.
+    /// A run of this command asks to start, with an estimate and the room left in its budgets.
     Start { name: Option<usize>, reservation: Amounts, rooms: Vec<Room>, must_fit: bool },
-    /// One of the runs under way ends, and has used so much of each model.
+    /// One of the active runs ends, and has used so much of each model.
     End { run: prop::sample::Index, used: [u64; 2] },
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    // Round figures, so that some are equal.
+    // Multiples of 250, so that equal amounts occur.
     let sum = (0..8u64, 0..8u64);
     let sum = sum.prop_map(|(tokens, micro_usd)| Amounts { tokens: tokens * 250, micro_usd: micro_usd * 250 });
     let room =
@@ -72,11 +72,11 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 
 const NAMES: [&str; 3] = ["/a", "/a b", "/ä\"x"];
 
-/// What a ledger answers to all of it.
-fn told(location: &Location, events: &[Event]) -> Vec<String> {
+/// The answers of a ledger to these events.
+fn answers(location: &Location, events: &[Event]) -> Vec<String> {
     let now = budget_tee::ledger::keeper::unix_now();
     let classes: Classes = "input,cache-read".parse().expect("classes");
-    let (mut told, mut runs) = (Vec::new(), Vec::new());
+    let (mut answers, mut runs) = (Vec::new(), Vec::new());
     for event in events {
         match event {
             Event::Start { name, reservation, rooms, must_fit } => {
@@ -85,7 +85,7 @@ fn told(location: &Location, events: &[Event]) -> Vec<String> {
                 let name = name.map(|name| NAMES[name]);
                 let mut ledger = ledger::open(location, name, None, now).expect("opens");
                 let admission = ledger.admit(&request, now).expect("answers");
-                told.push(format!("{admission:?} {:?}", ledger.totals(now)));
+                answers.push(format!("{admission:?} {:?}", ledger.totals(now)));
                 if admission.admitted {
                     runs.push(ledger);
                 }
@@ -99,77 +99,77 @@ fn told(location: &Location, events: &[Event]) -> Vec<String> {
                 };
                 let models = [("m".to_owned(), spend(a, b, 0)), ("n \u{1f}".to_owned(), spend(0, a, b))];
                 ledger.leave(&Tally::from_iter(models), now, LEDGER_WAIT).expect("answers");
-                told.push(format!("{:?}", ledger.totals(now)));
+                answers.push(format!("{:?}", ledger.totals(now)));
             }
             Event::End { .. } => {}
         }
     }
     let ledger = ledger::read(location, None, now).expect("answers");
-    let (book, mut alive) = ledger.as_ref().map(|ledger| (ledger.book(), ledger.alive(classes))).expect("is there");
+    let (book, mut alive) = ledger.as_ref().map(|ledger| (ledger.book(), ledger.alive(classes))).expect("exists");
     alive.iter_mut().for_each(|run| run.id.clear());
     alive.sort_by_key(|run| format!("{run:?}"));
     let models: std::collections::BTreeMap<_, _> = book.by_model().iter().cloned().collect();
-    // A command that used nothing is nowhere on a server.
+    // A server keeps nothing of a command that used nothing.
     let used = [None, Some(NAMES[0]), Some(NAMES[1]), Some(NAMES[2])].map(|name| book.used(name, None, now));
-    told.push(format!("{alive:?} {models:?} {used:?}"));
-    told
+    answers.push(format!("{alive:?} {models:?} {used:?}"));
+    answers
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_server_answers_what_a_file_answers(all in prop::collection::vec(events(), 5)) {
+    fn a_server_and_a_file_give_the_same_answers(all in prop::collection::vec(events(), 5)) {
         let Some(server) = Server::start() else { return Ok(()) };
         for (at, events) in all.iter().enumerate() {
             let folder = tempfile::tempdir().expect("a folder");
             let file = Location::File(folder.path().join("ledger"));
             let address = Address::parse(&server.ledger(&format!("n{at}")), None, Duration::from_secs(60), None);
             let address = Location::Server(Box::new(address.expect("an address")));
-            // So that both are there.
+            // The first event creates both ledgers.
             let first = [Event::Start { name: None, reservation: Amounts::default(), rooms: Vec::new(), must_fit: true }];
             let events = [&first[..], events].concat();
-            prop_assert_eq!(told(&address, &events), told(&file, &events));
+            prop_assert_eq!(answers(&address, &events), answers(&file, &events));
         }
     }
 }
 
 #[test]
-fn five_hundred_runs_of_eight_processes_add_up_exactly() {
-    let Some((server, place)) = ledger() else { return };
-    let processes: Vec<_> = (0..8u64)
-        .map(|process| {
-            let place = place.clone();
+fn five_hundred_runs_eight_at_a_time_add_up_exactly() {
+    let Some((server, location)) = ledger() else { return };
+    let threads: Vec<_> = (0..8u64)
+        .map(|thread| {
+            let location = location.clone();
             std::thread::spawn(move || {
-                for run in (0..500).filter(|run| run % 8 == process) {
+                for run in (0..500).filter(|run| run % 8 == thread) {
                     let input: String = (0..=run % 3).map(|m| assistant(&format!("m{m}"), 1000 + run)).collect();
                     let name = format!("/{}", run % 5);
-                    let ran = run_with(&place, &["-q", "-l", "1G", "-m", "block", "-n", &name], &input);
+                    let ran = run_with(&location, &["-q", "-l", "1G", "-m", "block", "-n", &name], &input);
                     assert_eq!((ran.code(), ran.err.as_str(), ran.out.len()), (Some(0), "", input.len()));
                 }
             })
         })
         .collect();
-    processes.into_iter().for_each(|process| process.join().expect("joins"));
+    threads.into_iter().for_each(|thread| thread.join().expect("joins"));
     let want: u64 = (0..500).map(|run| (run % 3 + 1) * (1000 + run)).sum();
-    let (facts, _) = status(&place, &[]);
+    let (facts, _) = status(&location, &[]);
     assert_eq!((&facts["counted"], &facts["alive"]), (&want.into(), &serde_json::json!([])));
     let commands = facts["commands"].as_object().expect("an object");
     assert_eq!(commands.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), want);
     assert_eq!(facts["models"]["m"]["input"], want);
-    // What happened is in each span of time once.
+    // The usage is in each window exactly once.
     for window in ["20m", "1h", "7d", "60d"] {
-        assert_eq!(status(&place, &["-w", window]).0["counted"], want, "{window}");
-        assert_eq!(status(&place, &["-w", window]).0["tokens_last_hour"], want, "{window}");
+        assert_eq!(status(&location, &["-w", window]).0["counted"], want, "{window}");
+        assert_eq!(status(&location, &["-w", window]).0["tokens_last_hour"], want, "{window}");
     }
-    assert!(figures(&server, "ever").len() == 10);
+    assert!(hash(&server, "ever").len() == 10);
 }
 
 #[test]
-fn a_server_that_is_killed_and_comes_back_has_lost_nothing() {
-    let Some((mut server, place)) = ledger() else { return };
+fn nothing_is_lost_when_the_server_is_killed_and_restarted() {
+    let Some((mut server, location)) = ledger() else { return };
     let args = ["-q", "-l", "1M", "-m", "warn"];
-    let mut runs: Vec<_> = (0..4).map(|_| waiting(&place, &args)).collect();
+    let mut runs: Vec<_> = (0..4).map(|_| waiting(&location, &args)).collect();
     for round in 0..5 {
         for run in &mut runs {
             run.pass(&assistant(&format!("a{round}"), 100));
@@ -183,13 +183,13 @@ fn a_server_that_is_killed_and_comes_back_has_lost_nothing() {
     for run in runs {
         assert_eq!(run.end(), Some(0));
     }
-    assert_eq!(counted(&place), 4000);
+    assert_eq!(counted(&location), 4000);
 }
 
 #[test]
-fn a_server_that_is_stopped_delays_no_stream_and_hears_of_all_of_it_once() {
-    let Some((server, place)) = ledger() else { return };
-    let mut command = with(&place, &["-q", "-l", "1M"]);
+fn a_suspended_server_does_not_delay_the_stream_and_gets_all_usage_once() {
+    let Some((server, location)) = ledger() else { return };
+    let mut command = with(&location, &["-q", "-l", "1M"]);
     let (mut child, mut stdin, mut stdout, mut stderr) = piped(&mut command);
     let mut pass = |line: &str| {
         stdin.write_all(line.as_bytes()).expect("written");
@@ -200,126 +200,127 @@ fn a_server_that_is_stopped_delays_no_stream_and_hears_of_all_of_it_once() {
     for n in 0..1000 {
         pass(&assistant(&format!("b{n}"), 1));
     }
-    let words = read_until(&mut stderr, "\n");
-    assert!(words.ends_with("/0/nightly: it has not answered for 3 s; going on\n"), "{words}");
+    let message = read_until(&mut stderr, "\n");
+    assert!(message.ends_with("/0/nightly: it has not answered for 3 s; going on\n"), "{message}");
     pass(&assistant("c", 1));
     server.signal(Signal::CONT);
     drop(stdin);
     assert_eq!(child.wait().expect("ends").code(), Some(0));
-    let mut more = String::new();
-    stderr.read_to_string(&mut more).expect("UTF-8");
-    assert_eq!((more.as_str(), counted(&place)), ("", 1101));
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).expect("UTF-8");
+    assert_eq!((rest.as_str(), counted(&location)), ("", 1101));
 }
 
 #[test]
-fn an_answer_that_is_cut_off_anywhere_costs_nothing() {
-    let Some((server, place)) = ledger() else { return };
-    let line = Line::to(server.port, Duration::ZERO);
+fn usage_is_counted_once_wherever_an_answer_is_cut_off() {
+    let Some((server, location)) = ledger() else { return };
+    let proxy = Proxy::to(server.port, Duration::ZERO);
     let mut want = 0;
     for bytes in (1..400).step_by(7) {
-        line.cut_after(bytes);
-        // The answer to its start, to its spend or to its end is cut off.
-        let ran = run_with(line.ledger("nightly"), &["-q", "-l", "1M", "-m", "block"], &assistant("a", bytes as u64));
+        proxy.cut_after(bytes);
+        // Cuts off the answer to the start, to an update or to the end of a run.
+        let ran = run_with(proxy.ledger("nightly"), &["-q", "-l", "1M", "-m", "block"], &assistant("a", bytes as u64));
         assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""), "cut after {bytes}");
         want += bytes as u64;
-        let mut run = waiting(line.ledger("nightly"), &["-q", "-l", "1M", "-m", "block"]);
-        line.cut_after(bytes);
+        let mut run = waiting(proxy.ledger("nightly"), &["-q", "-l", "1M", "-m", "block"]);
+        proxy.cut_after(bytes);
         run.pass(&assistant("b", bytes as u64));
         assert_eq!(run.end(), Some(0));
         want += bytes as u64;
     }
-    assert_eq!((counted(&place), line.cuts()), (want, 2 * (1..400).step_by(7).count()));
-    assert_eq!(status(&place, &[]).0["alive"], serde_json::json!([]));
+    assert_eq!((counted(&location), proxy.cuts()), (want, 2 * (1..400).step_by(7).count()));
+    assert_eq!(status(&location, &[]).0["alive"], serde_json::json!([]));
 }
 
 #[test]
-fn without_a_server_block_mode_does_not_start_and_warn_mode_says_so_once() {
-    let place = format!("redis://127.0.0.1:{}/0/nightly", free_port());
-    let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100));
+fn without_a_server_block_mode_does_not_start_and_warn_mode_continues() {
+    let location = format!("redis://127.0.0.1:{}/0/nightly", free_port());
+    let ran = run_with(&location, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100));
     assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
     assert_eq!(
         ran.err,
-        format!("budget-tee: cannot reach ledger {place}: Connection refused; not started (--mode block)\n")
+        format!("budget-tee: cannot reach ledger {location}: Connection refused; not started (--mode block)\n")
     );
-    let ran = run_with(&place, &["--status"], "");
+    let ran = run_with(&location, &["--status"], "");
     assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
     let input: String = (0..100).map(|n| assistant(&format!("a{n}"), 1)).collect();
-    let ran = run_with(&place, &["-q", "-l", "1M"], &input);
+    let ran = run_with(&location, &["-q", "-l", "1M"], &input);
     assert_eq!((ran.code(), ran.out.len()), (Some(0), input.len()));
-    let said: Vec<_> = ran.err.lines().collect();
-    assert_eq!(said.len(), 2, "{}", ran.err);
-    assert!(said[0].ends_with("Connection refused; going on without (--mode warn)"), "{}", ran.err);
-    assert!(said[1].ends_with("Connection refused; 100 tokens of this run are not in it"), "{}", ran.err);
+    let messages: Vec<_> = ran.err.lines().collect();
+    assert_eq!(messages.len(), 2, "{}", ran.err);
+    assert!(messages[0].ends_with("Connection refused; going on without (--mode warn)"), "{}", ran.err);
+    assert!(messages[1].ends_with("Connection refused; 100 tokens of this run are not in it"), "{}", ran.err);
 }
 
 #[test]
-fn in_warn_mode_a_server_that_comes_late_hears_of_all_of_it_once() {
-    let Some((mut server, place)) = ledger() else { return };
+fn in_warn_mode_a_server_that_starts_late_gets_all_usage_once() {
+    let Some((mut server, location)) = ledger() else { return };
     server.kill();
-    let mut run = waiting(&place, &["-q", "-l", "1M", "-n", "/late"]);
+    let mut run = waiting(&location, &["-q", "-l", "1M", "-n", "/late"]);
     run.pass(&assistant("a", 100));
     server.restart();
     run.pass(&assistant("b", 100));
-    while counted(&place) < 200 {}
-    let (facts, _) = status(&place, &[]);
+    while counted(&location) < 200 {}
+    let (facts, _) = status(&location, &[]);
     assert_eq!((&facts["commands"]["/late"], &facts["alive"][0]["name"]), (&200.into(), &"/late".into()));
     assert_eq!(run.end(), Some(0));
-    assert_eq!(counted(&place), 200);
+    assert_eq!(counted(&location), 200);
 }
 
-/// A run whose server is gone; what it says after that, and how it ends.
-fn cut_off(args: &[&str], after: &str) -> Option<(String, Option<i32>, String)> {
+/// Runs with a server that becomes unreachable, and writes `input` after that. Returns the rest of stderr, the
+/// exit code, and the rest of stdout.
+fn lose_server(args: &[&str], input: &str) -> Option<(String, Option<i32>, String)> {
     let (server, _) = ledger()?;
-    let line = Line::to(server.port, Duration::ZERO);
+    let proxy = Proxy::to(server.port, Duration::ZERO);
     let summary = tempfile::NamedTempFile::new().expect("a file");
     let path = summary.path().to_str().expect("UTF-8");
     let args = [&["-q", "-l", "1M", "-m", "block", "-e", "500", "--summary", path], args].concat();
-    let mut command = with(line.ledger("nightly"), &args);
+    let mut command = with(proxy.ledger("nightly"), &args);
     let (mut child, mut stdin, mut stdout, mut stderr) = piped(&mut command);
     stdin.write_all(b"{}\n").expect("written");
     read_until(&mut stdout, "{}\n");
-    line.set_dead(true);
+    proxy.drop_answers(true);
     read_until(&mut stderr, "not answered for 3 s; going on for ");
-    let kind = read_until(&mut stderr, "\n");
-    assert!(kind.ends_with(" within the reservation (--offline-grace)\n"), "{kind}");
-    let _ = stdin.write_all(after.as_bytes());
+    let message = read_until(&mut stderr, "\n");
+    assert!(message.ends_with(" within the reservation (--offline-grace)\n"), "{message}");
+    let _ = stdin.write_all(input.as_bytes());
     let code = child.wait().expect("ends").code();
-    let (mut rest, mut said) = (String::new(), String::new());
+    let (mut rest, mut messages) = (String::new(), String::new());
     stdout.read_to_string(&mut rest).expect("UTF-8");
-    stderr.read_to_string(&mut said).expect("UTF-8");
+    stderr.read_to_string(&mut messages).expect("UTF-8");
     let facts: serde_json::Value = serde_json::from_reader(summary.as_file()).expect("a summary");
     assert_eq!((&facts["outcome"], &facts["stopped_by"]), (&"stopped".into(), &"ledger".into()));
-    Some((said, code, rest))
+    Some((messages, code, rest))
 }
 
 #[test]
-fn block_mode_goes_on_without_the_server_for_its_grace_alone() {
-    let Some((said, code, rest)) = cut_off(&["--offline-grace", "4s"], &assistant("a", 500)) else { return };
+fn block_mode_continues_without_the_server_only_for_the_offline_grace() {
+    let Some((message, code, rest)) = lose_server(&["--offline-grace", "4s"], &assistant("a", 500)) else { return };
     assert_eq!((code, rest), (Some(122), assistant("a", 500)));
-    assert!(said.contains("unreachable for 4s (--offline-grace); stopping (--mode block)"), "{said}");
+    assert!(message.contains("unreachable for 4s (--offline-grace); stopping (--mode block)"), "{message}");
 }
 
 #[test]
-fn block_mode_goes_on_without_the_server_within_what_it_has_reserved_alone() {
-    let Some((said, code, _)) = cut_off(&["--offline-grace", "1h"], &assistant("a", 501)) else { return };
+fn block_mode_continues_without_the_server_only_within_its_reservation() {
+    let Some((message, code, _)) = lose_server(&["--offline-grace", "1h"], &assistant("a", 501)) else { return };
     assert_eq!(code, Some(122));
-    assert!(said.contains("unreachable and the reservation is used up (--estimate); stopping"), "{said}");
+    assert!(message.contains("unreachable and the reservation is used up (--estimate); stopping"), "{message}");
 }
 
-/// Starts a run with its three ends in hand.
+/// Starts a run with pipes on stdin, stdout and stderr.
 fn piped(command: &mut Command) -> (Child, ChildStdin, ChildStdout, ChildStderr) {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("starts");
-    let ends = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    (child, ends.0.expect("piped"), ends.1.expect("piped"), ends.2.expect("piped"))
+    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    (child, pipes.0.expect("piped"), pipes.1.expect("piped"), pipes.2.expect("piped"))
 }
 
-/// How long each of 2000 lines takes to pass, in microseconds, sorted; and how the run ends.
+/// The sorted latencies of 2000 lines in microseconds, and the exit code of the run.
 fn latencies(mut command: Command) -> (Vec<u128>, Option<i32>) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
     let mut stdin = child.stdin.take().expect("piped");
     let mut stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
-    let mut taken: Vec<_> = (0..2000)
+    let mut latencies: Vec<_> = (0..2000)
         .map(|n| {
             let (line, mut back) = (assistant(&format!("m{n}"), 1), String::new());
             let began = Instant::now();
@@ -330,124 +331,124 @@ fn latencies(mut command: Command) -> (Vec<u128>, Option<i32>) {
         })
         .collect();
     drop(stdin);
-    taken.sort_unstable();
-    // The first waits for the start.
-    taken.pop();
-    (taken, child.wait().expect("ends").code())
+    latencies.sort_unstable();
+    // The slowest is the first line, which waits for the start.
+    latencies.pop();
+    (latencies, child.wait().expect("ends").code())
 }
 
 #[test]
-fn a_server_that_is_far_away_delays_no_line() {
-    let Some((server, place)) = ledger() else { return };
-    let line = Line::to(server.port, Duration::from_millis(100));
+fn a_slow_server_does_not_delay_the_stream() {
+    let Some((server, location)) = ledger() else { return };
+    let proxy = Proxy::to(server.port, Duration::from_millis(100));
     let args = ["-q", "-l", "1M", "-m", "block"];
     let (near, _) = latencies(harness::budget_tee(&args));
-    let (far, code) = latencies(with(line.ledger("nightly"), &args));
-    let calls = evalshas(&server);
-    let said = format!(
+    let (far, code) = latencies(with(proxy.ledger("nightly"), &args));
+    let calls = script_calls(&server);
+    let note = format!(
         "without a ledger {} us, 99 % {} us; 200 ms away {} us, 99 % {} us, {calls} calls\n",
         near[1000], near[1980], far[1000], far[1980]
     );
-    std::io::stderr().write_all(said.as_bytes()).expect("stderr takes a note");
-    // Were there one for each line, there would be 2000 and it would take 400 s.
+    std::io::stderr().write_all(note.as_bytes()).expect("stderr is writable");
+    // A call for each line would make 2000 calls and take 400 s.
     assert!(calls < 200, "{calls}");
-    assert_eq!((code, counted(&place)), (Some(0), 2000));
+    assert_eq!((code, counted(&location)), (Some(0), 2000));
 }
 
 #[test]
-fn each_time_that_the_server_is_away_is_said_once_and_what_is_left_to_it() {
+fn each_server_outage_is_reported_once_with_what_is_left() {
     let Some((server, _)) = ledger() else { return };
-    let line = Line::to(server.port, Duration::ZERO);
-    let mut command = with(line.ledger("nightly"), &["-q", "-l", "1M", "-m", "block", "-e", "10"]);
+    let proxy = Proxy::to(server.port, Duration::ZERO);
+    let mut command = with(proxy.ledger("nightly"), &["-q", "-l", "1M", "-m", "block", "-e", "10"]);
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("starts");
     let mut stdin = child.stdin.take().expect("piped");
     let mut stderr = child.stderr.take().expect("piped");
     stdin.write_all(assistant("a", 100).as_bytes()).expect("written");
     read_until(child.stdout.as_mut().expect("piped"), "\n");
-    let place = server.ledger("nightly");
-    while counted(&place) < 100 {}
+    let location = server.ledger("nightly");
+    while counted(&location) < 100 {}
     for _ in 0..2 {
-        line.set_dead(true);
-        let said = read_until(&mut stderr, "\n");
+        proxy.drop_answers(true);
+        let message = read_until(&mut stderr, "\n");
         let want = "3 s; going on until it uses more, since the reservation is used up (--estimate)\n";
-        assert!(said.ends_with(want), "{said}");
-        line.set_dead(false);
-        let calls = evalshas(&server);
-        while evalshas(&server) < calls + 3 {}
+        assert!(message.ends_with(want), "{message}");
+        proxy.drop_answers(false);
+        let calls = script_calls(&server);
+        while script_calls(&server) < calls + 3 {}
     }
     drop(stdin);
-    let mut said = String::new();
-    stderr.read_to_string(&mut said).expect("UTF-8");
-    assert_eq!((child.wait().expect("ends").code(), said.as_str()), (Some(0), ""));
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).expect("UTF-8");
+    assert_eq!((child.wait().expect("ends").code(), rest.as_str()), (Some(0), ""));
 }
 
 #[test]
-fn a_ledger_that_begins_anew_is_pointed_out() {
-    let Some((server, place)) = ledger() else { return };
-    let mut command = with(&place, &["-q", "-l", "1M", "-m", "block"]);
+fn a_recreated_ledger_is_reported() {
+    let Some((server, location)) = ledger() else { return };
+    let mut command = with(&location, &["-q", "-l", "1M", "-m", "block"]);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     child.stdin.as_mut().expect("piped").write_all(b"{}\n").expect("written");
     read_until(child.stdout.as_mut().expect("piped"), "\n");
     server.ask::<()>(&["FLUSHALL"]);
-    let said = read_until(child.stderr.as_mut().expect("piped"), "\n");
-    assert!(said.starts_with(&format!("budget-tee: ledger {place} was made anew")), "{said}");
+    let message = read_until(child.stderr.as_mut().expect("piped"), "\n");
+    assert!(message.starts_with(&format!("budget-tee: ledger {location} was made anew")), "{message}");
     drop(child.stdin.take());
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
 
 #[test]
-fn rights_that_are_taken_away_while_it_runs_add_nothing_twice() {
-    let Some((server, place)) = ledger() else { return };
+fn revoked_permissions_never_count_usage_twice() {
+    let Some((server, location)) = ledger() else { return };
     server.ask::<()>(&["ACL", "SETUSER", "agent", "on", ">pw", "~budget-tee:*", "+@all"]);
-    let place_too = place.replace("redis://", "redis://agent:pw@");
+    let agent_location = location.replace("redis://", "redis://agent:pw@");
     for (n, command) in ["zadd", "hset", "hget", "zrem", "hincrby", "expire"].iter().enumerate() {
-        let mut run = waiting(&place_too, &["-q", "-l", "1M", "-n", &format!("/{command}")]);
-        let calls = evalshas(&server);
-        while evalshas(&server) < calls + 2 {}
+        let mut run = waiting(&agent_location, &["-q", "-l", "1M", "-n", &format!("/{command}")]);
+        let calls = script_calls(&server);
+        while script_calls(&server) < calls + 2 {}
         server.ask::<()>(&["ACL", "SETUSER", "agent", &format!("-{command}")]);
         run.pass(&assistant("a", 100));
-        let refused = evalshas(&server);
-        while evalshas(&server) < refused + 3 {}
+        let refused = script_calls(&server);
+        while script_calls(&server) < refused + 3 {}
         server.ask::<()>(&["ACL", "SETUSER", "agent", &format!("+{command}")]);
         assert_eq!(run.end(), Some(0));
-        assert_eq!(counted(&place), 100 * (n as u64 + 1), "{command}");
+        assert_eq!(counted(&location), 100 * (n as u64 + 1), "{command}");
     }
 }
 
 #[test]
-fn a_run_that_no_budget_binds_goes_on_without_the_server() {
+fn a_run_without_an_applicable_budget_continues_without_the_server() {
     let Some((server, _)) = ledger() else { return };
-    let line = Line::to(server.port, Duration::ZERO);
+    let proxy = Proxy::to(server.port, Duration::ZERO);
     let args = ["-q", "-b", "/other=100", "-n", "/own", "-m", "block", "--offline-grace", "0s"];
-    let mut command = with(line.ledger("nightly"), &args);
+    let mut command = with(proxy.ledger("nightly"), &args);
     let (mut child, mut stdin, mut stdout, mut stderr) = piped(&mut command);
     stdin.write_all(assistant("a", 5000).as_bytes()).expect("written");
     read_until(&mut stdout, "\n");
-    line.set_dead(true);
+    proxy.drop_answers(true);
     stdin.write_all(assistant("b", 5000).as_bytes()).expect("written");
     read_until(&mut stdout, "\n");
-    let said = read_until(&mut stderr, "\n");
-    assert!(said.ends_with("3 s; going on\n"), "{said}");
+    let message = read_until(&mut stderr, "\n");
+    assert!(message.ends_with("3 s; going on\n"), "{message}");
     stdin.write_all(assistant("c", 5000).as_bytes()).expect("written");
     read_until(&mut stdout, "\n");
-    line.set_dead(false);
+    proxy.drop_answers(false);
     drop(stdin);
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
 
 #[test]
-fn a_start_whose_answer_is_lost_holds_nothing_for_long() {
+fn a_reservation_whose_answer_is_lost_expires_soon() {
     let Some((server, _)) = ledger() else { return };
-    let line = Line::to(server.port, Duration::ZERO);
+    let proxy = Proxy::to(server.port, Duration::ZERO);
     let args = ["-q", "-l", "1000", "-e", "600", "-m", "block", "--offline-grace", "1h"];
-    // The script is known and the ledger is there; then the answer to the start is lost for good.
-    assert_eq!(run_with(line.ledger("nightly"), &args, "").code(), Some(0));
-    let before = evalshas(&server);
-    line.set_dead_after(1);
-    assert_eq!(run_with(line.ledger("nightly"), &args, "").code(), Some(125));
-    assert!(evalshas(&server) > before, "the server has been asked");
+    // The first run loads the script and creates the ledger. The answer to the start of the second is lost.
+    assert_eq!(run_with(proxy.ledger("nightly"), &args, "").code(), Some(0));
+    let before = script_calls(&server);
+    proxy.drop_answers_after(1);
+    assert_eq!(run_with(proxy.ledger("nightly"), &args, "").code(), Some(125));
+    assert!(script_calls(&server) > before, "the request reached the server");
     let leases: Vec<(String, u64)> = server.ask(&["ZRANGE", "budget-tee:{nightly}:leases", "0", "-1", "WITHSCORES"]);
     let (seconds, _): (u64, u64) = server.ask(&["TIME"]);
     assert_eq!(leases.len(), 1);
@@ -455,35 +456,35 @@ fn a_start_whose_answer_is_lost_holds_nothing_for_long() {
 }
 
 #[test]
-fn a_key_of_another_kind_adds_nothing_twice() {
-    let Some((server, place)) = ledger() else { return };
+fn a_key_of_the_wrong_type_never_counts_usage_twice() {
+    let Some((server, location)) = ledger() else { return };
     for (n, key) in ["days", "hours:at", "seconds:rev", "models", "ever"].iter().enumerate() {
         let key = format!("budget-tee:{{nightly}}:{key}");
-        let mut run = waiting(&place, &["-q", "-l", "1M"]);
+        let mut run = waiting(&location, &["-q", "-l", "1M"]);
         run.pass(&assistant("a", 50));
-        while counted(&place) < 100 * n as u64 + 50 {}
+        while counted(&location) < 100 * n as u64 + 50 {}
         server.ask::<()>(&["RENAME", &key, "kept"]);
         server.ask::<()>(&["SET", &key, "x"]);
         run.pass(&assistant("b", 50));
-        let refused = evalshas(&server);
-        while evalshas(&server) < refused + 3 {}
+        let refused = script_calls(&server);
+        while script_calls(&server) < refused + 3 {}
         server.ask::<()>(&["RENAME", "kept", &key]);
         assert_eq!(run.end(), Some(0));
         for window in ["5m", "1h", "7d", "60d"] {
-            assert_eq!(status(&place, &["-w", window]).0["counted"], 100 * (n as u64 + 1), "{key} {window}");
+            assert_eq!(status(&location, &["-w", window]).0["counted"], 100 * (n as u64 + 1), "{key} {window}");
         }
         assert_eq!(
-            (counted(&place), &status(&place, &[]).0["models"]["m"]["input"]),
+            (counted(&location), &status(&location, &[]).0["models"]["m"]["input"]),
             (100 * (n as u64 + 1), &(100 * (n as u64 + 1)).into())
         );
     }
 }
 
 #[test]
-fn a_wrapped_command_is_ended_where_the_server_stays_away() {
-    let Some((mut server, place)) = ledger() else { return };
+fn a_wrapped_command_is_stopped_when_the_server_stays_unreachable() {
+    let Some((mut server, location)) = ledger() else { return };
     let args = ["-q", "-l", "1M", "-m", "block", "--offline-grace", "0s", "--", "sh", "-c", "echo '{}'; sleep 1000"];
-    let mut command = with(&place, &args);
+    let mut command = with(&location, &args);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
     read_until(child.stdout.as_mut().expect("piped"), "{}\n");
     server.kill();
@@ -492,29 +493,29 @@ fn a_wrapped_command_is_ended_where_the_server_stays_away() {
 
 #[test]
 fn a_reservation_is_a_lease_on_the_servers_clock() {
-    let Some((server, place)) = ledger() else { return };
+    let Some((server, location)) = ledger() else { return };
     let args = ["-q", "-l", "1000", "-e", "600", "-m", "block", "--offline-grace", "20s"];
-    let mut first = waiting(&place, &args);
+    let mut first = waiting(&location, &args);
     let leases = "budget-tee:{nightly}:leases";
     let lease = || server.ask::<Vec<(String, u64)>>(&["ZRANGE", leases, "0", "-1", "WITHSCORES"]).remove(0);
     let (id, until) = lease();
     let (seconds, _): (u64, u64) = server.ask(&["TIME"]);
     assert!((13..=30).contains(&(until / 1000 - seconds)), "at first {until}, at {seconds}");
-    // It is renewed, for the grace and ten seconds.
+    // The lease is renewed for the grace plus ten seconds.
     while lease().1 < (seconds + 30) * 1000 {}
-    assert_eq!(run_with(&place, &args, "").code(), Some(121));
+    assert_eq!(run_with(&location, &args, "").code(), Some(121));
     kill(&first.child, Signal::KILL);
     first.child.wait().expect("ends");
-    assert_eq!(run_with(&place, &args, "").code(), Some(121), "it may only be out of reach");
-    // As if its time had passed.
+    assert_eq!(run_with(&location, &args, "").code(), Some(121), "the killed run might only be unreachable");
+    // Sets the end of the lease to the past.
     server.ask::<u64>(&["ZADD", leases, "XX", "CH", &(seconds * 1000).to_string(), &id]);
-    assert_eq!(status(&place, &["-l", "1000"]).0["reserved"], 0);
-    assert_eq!(run_with(&place, &args, "").code(), Some(0));
+    assert_eq!(status(&location, &["-l", "1000"]).0["reserved"], 0);
+    assert_eq!(run_with(&location, &args, "").code(), Some(0));
 }
 
 #[test]
-fn a_window_forgets_by_spans_of_the_servers_time() {
-    let Some((server, place)) = ledger() else { return };
+fn a_window_is_measured_on_the_servers_clock() {
+    let Some((server, location)) = ledger() else { return };
     let (now, _): (u64, u64) = server.ask(&["TIME"]);
     let levels = [
         ("seconds", 1, "5m", 299, 302),
@@ -524,44 +525,44 @@ fn a_window_forgets_by_spans_of_the_servers_time() {
     ];
     for (level, step, window, inside, outside) in levels {
         server.ask::<()>(&["FLUSHALL"]);
-        assert_eq!(run_with(&place, &["-q", "-n", "/a"], &assistant("a", 500)).code(), Some(0));
+        assert_eq!(run_with(&location, &["-q", "-n", "/a"], &assistant("a", 500)).code(), Some(0));
         let key = format!("budget-tee:{{nightly}}:{level}");
-        for (back, tokens) in [(inside, "30 0 0 0 7"), (outside, "7000 0 0 0 1")] {
-            let (span, field) = ((now / step - back).to_string(), format!("{} /a", now / step - back));
+        for (age, tokens) in [(inside, "30 0 0 0 7"), (outside, "7000 0 0 0 1")] {
+            let (span, field) = ((now / step - age).to_string(), format!("{} /a", now / step - age));
             server.ask::<u64>(&["HSET", &key, &field, tokens]);
             server.ask::<u64>(&["ZADD", &format!("{key}:at"), &span, &field]);
         }
-        let (facts, _) = status(&place, &["-w", window, "-b", "/a=520"]);
+        let (facts, _) = status(&location, &["-w", window, "-b", "/a=520"]);
         assert_eq!((&facts["counted"], &facts["usd"]), (&530.into(), &0.007_507.into()), "{level}");
         assert_eq!((&facts["budgets"][0]["used"], &facts["commands"]["/a"]), (&530.into(), &530.into()), "{level}");
-        let fits =
-            |limit: &str| run_with(&place, &["-q", "-m", "block", "-e", "0", "-w", window, "-l", limit], "").code();
-        assert_eq!((fits("529"), fits("530")), (Some(121), Some(0)), "{level}");
+        let exit_code =
+            |limit: &str| run_with(&location, &["-q", "-m", "block", "-e", "0", "-w", window, "-l", limit], "").code();
+        assert_eq!((exit_code("529"), exit_code("530")), (Some(121), Some(0)), "{level}");
     }
 }
 
 #[test]
-fn a_command_in_dollars_has_its_budget_on_a_server_too() {
-    let Some((_server, place)) = ledger() else { return };
+fn a_command_budget_in_dollars_works_on_a_server() {
+    let Some((_server, location)) = ledger() else { return };
     let args = ["-q", "-b", "/a=1000000", "-b", "/a=0.05usd", "-l", "1usd", "-m", "block", "-n", "/a"];
     let line = |id: &str| assistant(id, 10_000).replace("\"m\"", "\"claude-sonnet-4-5\"");
-    assert_eq!(run_with(&place, &args, &line("a")).code(), Some(0));
-    assert_eq!(run_with(&place, &[&args[..], &["-e", "0.03usd"]].concat(), &line("b")).code(), Some(121));
-    assert_eq!(run_with(&place, &[&args[..], &["-e", "0.02usd"]].concat(), &line("b")).code(), Some(122));
-    let (facts, code) = status(&place, &["-l", "0.06usd"]);
+    assert_eq!(run_with(&location, &args, &line("a")).code(), Some(0));
+    assert_eq!(run_with(&location, &[&args[..], &["-e", "0.03usd"]].concat(), &line("b")).code(), Some(121));
+    assert_eq!(run_with(&location, &[&args[..], &["-e", "0.02usd"]].concat(), &line("b")).code(), Some(122));
+    let (facts, code) = status(&location, &["-l", "0.06usd"]);
     assert_eq!((&facts["budgets"][0]["used"], code), (&0.06.into(), Some(0)));
 }
 
 #[test]
-fn a_ledger_that_is_not_there_is_an_empty_one() {
-    let Some((server, place)) = ledger() else { return };
-    let ran = run_with(&place, &["--status", "-l", "1k"], "");
-    assert_eq!((ran.code(), ran.err), (Some(0), format!("budget-tee: there is no ledger {place} yet\n")));
-    assert_eq!(server.ask::<u64>(&["DBSIZE"]), 0, "reading makes nothing");
+fn the_status_of_a_missing_ledger_is_empty_and_creates_nothing() {
+    let Some((server, location)) = ledger() else { return };
+    let ran = run_with(&location, &["--status", "-l", "1k"], "");
+    assert_eq!((ran.code(), ran.err), (Some(0), format!("budget-tee: there is no ledger {location} yet\n")));
+    assert_eq!(server.ask::<u64>(&["DBSIZE"]), 0, "--status creates no key");
 }
 
 #[test]
-fn a_password_is_taken_and_never_seen() {
+fn a_password_is_accepted_and_never_printed() {
     let Some(server) = Server::with(&["--requirepass", "pass/word"]) else { return };
     let plain = server.ledger("nightly");
     let with_password = plain.replace("redis://", "redis://:pass%2Fword@");
@@ -570,24 +571,24 @@ fn a_password_is_taken_and_never_seen() {
         command.envs(settings.iter().copied());
         finish(command, assistant("a", 1).as_bytes())
     };
-    let own = ("BUDGET_TEE_LEDGER_PASSWORD", "pass/word");
+    let password = ("BUDGET_TEE_LEDGER_PASSWORD", "pass/word");
     let block = ["-m", "block", "-l", "1M"];
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("config.json");
     std::fs::write(&config, format!("{{\"ledger\":\"{with_password}\"}}")).expect("written");
     let config = config.to_str().expect("UTF-8");
-    let given = [
+    let accepted = [
         run(&block, &[("BUDGET_TEE_LEDGER", &with_password)]),
-        run(&block, &[("BUDGET_TEE_LEDGER", &plain), own]),
+        run(&block, &[("BUDGET_TEE_LEDGER", &plain), password]),
         run(&block, &[("BUDGET_TEE_LEDGER", &with_password.replace("redis:", "valkey:"))]),
         run(&block, &[("BUDGET_TEE_CONFIG", config)]),
         run(&[&block[..], &["--status", "--json"]].concat(), &[("BUDGET_TEE_LEDGER", &with_password)]),
     ];
-    for ran in &given {
+    for ran in &accepted {
         assert_eq!(ran.code(), Some(0), "{}", ran.err);
         assert!(!(ran.err.clone() + &String::from_utf8_lossy(&ran.out)).contains("word"), "{ran:?}");
     }
-    assert!(String::from_utf8_lossy(&given[4].out).contains(&format!("\"ledger\":\"{plain}\"")));
+    assert!(String::from_utf8_lossy(&accepted[4].out).contains(&format!("\"ledger\":\"{plain}\"")));
     for settings in
         [&[("BUDGET_TEE_LEDGER", plain.as_str())][..], &[("BUDGET_TEE_LEDGER", &with_password.replace("%2F", "-"))]]
     {
@@ -616,13 +617,13 @@ fn a_password_in_an_argument_is_refused_and_not_repeated() {
         }
         assert!(!ran.err.contains("word@") && !ran.err.contains("pass%"), "{}", ran.err);
     }
-    // One that is malformed is not repeated either.
+    // A malformed address is not repeated either.
     let ran = harness::run(&["-l", "1M", "-L", &config], b"");
     assert!(ran.code() == Some(125) && !ran.err.contains("word@") && !ran.err.contains("pass%"), "{}", ran.err);
 }
 
 #[test]
-fn a_server_with_tls_is_believed_by_its_certificate_alone() {
+fn a_tls_server_is_accepted_only_with_a_trusted_certificate() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     let made = Command::new("openssl")
@@ -646,9 +647,9 @@ fn a_server_with_tls_is_believed_by_its_certificate_alone() {
     ]) else {
         return;
     };
-    let place = format!("rediss://127.0.0.1:{port}/0/nightly");
+    let location = format!("rediss://127.0.0.1:{port}/0/nightly");
     let run = |trusted: &str| {
-        let mut command = with(&place, &["-q", "-l", "1M", "-m", "block"]);
+        let mut command = with(&location, &["-q", "-l", "1M", "-m", "block"]);
         command.env("SSL_CERT_FILE", trusted);
         finish(command, assistant("a", 5).as_bytes())
     };
@@ -659,81 +660,84 @@ fn a_server_with_tls_is_believed_by_its_certificate_alone() {
 }
 
 #[test]
-fn a_ledger_expires_where_it_was_told_to() {
-    let Some((server, place)) = ledger() else { return };
+fn a_ledger_expires_as_configured() {
+    let Some((server, location)) = ledger() else { return };
     let ttls = || -> Vec<i64> {
         let keys: Vec<String> = server.ask(&["KEYS", "*"]);
         keys.iter().filter(|key| !key.contains(":run:")).map(|key| server.ask(&["TTL", key])).collect()
     };
-    let mut run = waiting(&place, &["-q", "-l", "1M", "--ledger-expiry", "2h"]);
+    let mut run = waiting(&location, &["-q", "-l", "1M", "--ledger-expiry", "2h"]);
     run.pass(&assistant("a", 10));
     assert_eq!(run.end(), Some(0));
     assert!(ttls().len() >= 12 && ttls().iter().all(|ttl| (7100..=7200).contains(ttl)), "{:?}", ttls());
-    // It holds for all who use it, until somebody says otherwise.
-    assert_eq!(run_with(&place, &["-q"], &assistant("a", 10)).code(), Some(0));
+    // The expiry applies to all runs until one of them sets another.
+    assert_eq!(run_with(&location, &["-q"], &assistant("a", 10)).code(), Some(0));
     assert!(ttls().iter().all(|ttl| (7100..=7200).contains(ttl)), "{:?}", ttls());
-    assert_eq!(run_with(&place, &["-q", "--ledger-expiry", "0"], &assistant("a", 10)).code(), Some(0));
+    assert_eq!(run_with(&location, &["-q", "--ledger-expiry", "0"], &assistant("a", 10)).code(), Some(0));
     assert!(ttls().iter().all(|ttl| *ttl == -1), "{:?}", ttls());
     let runs: Vec<String> = server.ask(&["KEYS", "*:run:*"]);
-    assert!(runs.iter().all(|run| (1..=3600).contains(&server.ask::<i64>(&["TTL", run]))), "runs that have ended go");
+    assert!(
+        runs.iter().all(|run| (1..=3600).contains(&server.ask::<i64>(&["TTL", run]))),
+        "runs that have ended expire"
+    );
 }
 
 #[test]
-fn what_others_do_to_the_ledger_does_no_harm() {
-    let Some((server, place)) = ledger() else { return };
-    let mut run = waiting(&place, &["-q", "-l", "1M", "-m", "block", "-n", "/a"]);
+fn outside_changes_to_the_ledger_do_no_harm() {
+    let Some((server, location)) = ledger() else { return };
+    let mut run = waiting(&location, &["-q", "-l", "1M", "-m", "block", "-n", "/a"]);
     run.pass(&assistant("a", 100));
-    while counted(&place) < 100 {}
-    // The scripts are gone; then all is, and this run's part comes back.
+    while counted(&location) < 100 {}
+    // The scripts are lost. Then all data is lost, and the run records its own usage again.
     server.ask::<()>(&["SCRIPT", "FLUSH"]);
     run.pass(&assistant("b", 100));
-    while counted(&place) < 200 {}
+    while counted(&location) < 200 {}
     server.ask::<()>(&["FLUSHALL"]);
     run.pass(&assistant("c", 100));
-    while counted(&place) < 300 {}
-    // Fields that are no figures.
+    while counted(&location) < 300 {}
+    // Fields whose values are not numbers.
     for level in ["ever", "minutes", "models"] {
         server.ask::<u64>(&["HSET", &format!("budget-tee:{{nightly}}:{level}"), "x \u{1b}[31m", "many"]);
     }
-    assert_eq!(counted(&place), 300);
+    assert_eq!(counted(&location), 300);
     assert_eq!(run.end(), Some(0));
-    assert_eq!(run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 1)).code(), Some(0));
-    // A key of another kind.
+    assert_eq!(run_with(&location, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 1)).code(), Some(0));
+    // A key of the wrong type.
     server.ask::<u64>(&["DEL", "budget-tee:{nightly}:ever"]);
     server.ask::<()>(&["SET", "budget-tee:{nightly}:ever", "x"]);
-    let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 1));
+    let ran = run_with(&location, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 1));
     assert_eq!((ran.code(), ran.out.len()), (Some(125), 0), "{}", ran.err);
     assert!(ran.err.ends_with(":ever is a string and no hash; not started (--mode block)\n"), "{}", ran.err);
 }
 
 #[test]
-fn a_connection_that_ends_is_no_server_that_is_away() {
-    let Some((server, place)) = ledger() else { return };
-    // More than is reserved: it must not go on for a moment where the server is away.
+fn a_closed_connection_does_not_make_the_server_unreachable() {
+    let Some((server, location)) = ledger() else { return };
+    // The run uses more than it reserved, so that it would stop at once if the server were unreachable.
     let args = ["-q", "-l", "1M", "-m", "block", "-e", "10", "--offline-grace", "0s"];
-    let mut command = with(&place, &args);
+    let mut command = with(&location, &args);
     let (mut child, mut stdin, mut stdout, mut stderr) = piped(&mut command);
     for n in 0..10 {
         stdin.write_all(assistant(&format!("a{n}"), 100).as_bytes()).expect("written");
         read_until(&mut stdout, "\n");
         server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-        while counted(&place) < (n + 1) * 100 {}
-        // Nor is a signal.
+        while counted(&location) < (n + 1) * 100 {}
+        // Nor does a signal that interrupts the wait for an answer.
         kill(&child, Signal::STOP);
         kill(&child, Signal::CONT);
     }
     drop(stdin);
-    let mut said = String::new();
-    stderr.read_to_string(&mut said).expect("UTF-8");
-    assert_eq!((child.wait().expect("ends").code(), said.as_str()), (Some(0), ""));
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).expect("UTF-8");
+    assert_eq!((child.wait().expect("ends").code(), rest.as_str()), (Some(0), ""));
 }
 
 #[test]
-fn whoever_may_not_do_all_that_a_run_does_is_told_at_the_start() {
-    let Some((server, place)) = ledger() else { return };
+fn missing_permissions_are_reported_at_the_start() {
+    let Some((server, location)) = ledger() else { return };
     server.ask::<()>(&["ACL", "SETUSER", "agent", "on", ">pw", "~budget-tee:*", "+@all", "-@dangerous", "-@admin"]);
     let run = |input: &str| {
-        let mut command = with(place.replace("redis://", "redis://agent@"), &["-q", "-l", "1M", "-m", "block"]);
+        let mut command = with(location.replace("redis://", "redis://agent@"), &["-q", "-l", "1M", "-m", "block"]);
         command.env("BUDGET_TEE_LEDGER_PASSWORD", "pw");
         finish(command, input.as_bytes())
     };
@@ -760,44 +764,44 @@ fn whoever_may_not_do_all_that_a_run_does_is_told_at_the_start() {
         server.ask::<()>(&["ACL", "SETUSER", "agent", &format!("-{command}")]);
         let ran = run(&assistant("b", 100));
         assert_eq!((ran.code(), ran.out.len()), (Some(125), 0), "{command}: {}", ran.err);
-        let is_plain = ran.err.starts_with("budget-tee: cannot use ledger ") && !ran.err.contains("script:");
-        assert!(is_plain, "{command}: {}", ran.err);
+        let is_readable = ran.err.starts_with("budget-tee: cannot use ledger ") && !ran.err.contains("script:");
+        assert!(is_readable, "{command}: {}", ran.err);
         server.ask::<()>(&["ACL", "SETUSER", "agent", &format!("+{command}")]);
     }
-    assert_eq!(counted(&place), 100);
+    assert_eq!(counted(&location), 100);
 }
 
 #[test]
-fn a_run_that_the_server_forgot_is_not_counted_twice() {
-    let Some((server, place)) = ledger() else { return };
-    let mut run = waiting(&place, &["-q", "-l", "10k", "-m", "block", "-n", "/a"]);
+fn a_run_deleted_on_the_server_is_not_counted_twice() {
+    let Some((server, location)) = ledger() else { return };
+    let mut run = waiting(&location, &["-q", "-l", "10k", "-m", "block", "-n", "/a"]);
     run.pass(&assistant("a", 6000));
-    while counted(&place) < 6000 {}
-    // What it was told is recorded is known to it with the answer.
-    let (calls, mut now) = (evalshas(&server), 0);
+    while counted(&location) < 6000 {}
+    // Two more calls, so that the run has the answer which confirms its usage.
+    let (calls, mut now) = (script_calls(&server), 0);
     while now < calls + 2 {
-        now = evalshas(&server);
+        now = script_calls(&server);
     }
     let keys: Vec<String> = server.ask(&["KEYS", "*:run:*"]);
     assert_eq!(server.ask::<u64>(&["DEL", &keys[0]]), 1);
     run.pass(&assistant("b", 100));
-    while counted(&place) < 6100 {}
+    while counted(&location) < 6100 {}
     assert_eq!(run.end(), Some(0));
-    assert_eq!(counted(&place), 6100);
+    assert_eq!(counted(&location), 6100);
 }
 
-/// How often a script was called.
-fn evalshas(server: &Server) -> u64 {
+/// The number of script calls that the server has counted.
+fn script_calls(server: &Server) -> u64 {
     let calls: String = server.ask(&["INFO", "commandstats"]);
     let calls = calls.split_once("cmdstat_evalsha:calls=").and_then(|(_, rest)| rest.split(',').next());
     calls.and_then(|calls| calls.parse().ok()).expect("a number")
 }
 
 #[test]
-fn an_end_that_waits_for_the_server_holds_neither_stream_nor_writer() {
-    let Some((server, place)) = ledger() else { return };
-    // It trips by itself; its writer learns of that at once, and so do people.
-    let mut command = with(&place, &["-q", "-l", "100", "-e", "0", "-m", "block"]);
+fn waiting_for_the_server_at_the_end_blocks_neither_the_stop_nor_the_writer() {
+    let Some((server, location)) = ledger() else { return };
+    // The run exceeds its budget. Its writer and the user must learn of that at once.
+    let mut command = with(&location, &["-q", "-l", "100", "-e", "0", "-m", "block"]);
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("starts");
     let mut stdin = child.stdin.take().expect("piped");
@@ -805,71 +809,71 @@ fn an_end_that_waits_for_the_server_holds_neither_stream_nor_writer() {
     read_until(child.stdout.as_mut().expect("piped"), "{}\n");
     server.signal(Signal::STOP);
     stdin.write_all(assistant("a", 200).as_bytes()).expect("written");
-    let said = read_until(child.stderr.as_mut().expect("piped"), "\n");
-    assert!(said.contains("exceeded"), "{said}");
+    let message = read_until(child.stderr.as_mut().expect("piped"), "\n");
+    assert!(message.contains("exceeded"), "{message}");
     while stdin.write_all(b"{}\n").is_ok() {}
     assert!(child.try_wait().expect("waits").is_none(), "it still waits for the server");
     server.signal(Signal::CONT);
     assert_eq!(child.wait().expect("ends").code(), Some(122));
-    assert_eq!(counted(&place), 200);
+    assert_eq!(counted(&location), 200);
 }
 
 #[test]
-fn a_ledger_does_not_expire_under_a_run_that_holds_something_of_it() {
-    let Some((server, place)) = ledger() else { return };
-    let run = waiting(&place, &["-q", "-l", "1M", "-m", "block", "--offline-grace", "1h"]);
+fn a_ledger_does_not_expire_while_a_run_has_a_reservation() {
+    let Some((server, location)) = ledger() else { return };
+    let run = waiting(&location, &["-q", "-l", "1M", "-m", "block", "--offline-grace", "1h"]);
     let ttl = || server.ask::<i64>(&["TTL", "budget-tee:{nightly}"]);
-    assert_eq!(run_with(&place, &["-q", "--ledger-expiry", "1s"], &assistant("a", 10)).code(), Some(0));
+    assert_eq!(run_with(&location, &["-q", "--ledger-expiry", "1s"], &assistant("a", 10)).code(), Some(0));
     while ttl() < 3000 {}
     assert_eq!(run.end(), Some(0));
     assert!((0..=1).contains(&ttl()), "{}", ttl());
 }
 
 #[test]
-fn what_is_no_redis_server_is_said_so() {
+fn a_server_that_is_not_redis_is_reported() {
     for (answer, want) in
         [("HTTP/1.1 400 Bad Request\r\n\r\n", "its answer cannot be read"), ("", "it closes the connection")]
     {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let place = format!("redis://127.0.0.1:{}/0/nightly", listener.local_addr().expect("has one").port());
+        let location = format!("redis://127.0.0.1:{}/0/nightly", listener.local_addr().expect("has one").port());
         std::thread::spawn(move || {
             for mut client in listener.incoming().flatten() {
                 let _ = client.read(&mut [0; 1000]);
                 let _ = client.write_all(answer.as_bytes());
             }
         });
-        let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 10));
+        let ran = run_with(&location, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 10));
         assert_eq!((ran.code(), ran.out.len(), ran.err.lines().count()), (Some(125), 0, 1), "{}", ran.err);
         assert!(ran.err.contains(want), "{}", ran.err);
     }
 }
 
 #[test]
-fn what_a_newer_version_keeps_there_fails_closed() {
-    let Some((server, place)) = ledger() else { return };
+fn data_of_a_newer_version_fails_closed() {
+    let Some((server, location)) = ledger() else { return };
     server.ask::<u64>(&["HSET", "budget-tee:{nightly}", "v", "2", "something", "else"]);
-    let ran = run_with(&place, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100));
+    let ran = run_with(&location, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100));
     assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
     assert!(ran.err.contains("newer budget-tee"), "{}", ran.err);
-    let ran = run_with(&place, &["-q", "-l", "1M"], &assistant("a", 100));
+    let ran = run_with(&location, &["-q", "-l", "1M"], &assistant("a", 100));
     assert_eq!(ran.code(), Some(0), "{}", ran.err);
     assert_eq!(server.ask::<u64>(&["DBSIZE"]), 1);
 }
 
 #[test]
-fn figures_stay_at_the_highest_that_the_server_counts() {
-    let Some((_server, place)) = ledger() else { return };
+fn totals_saturate_at_the_highest_number_that_the_server_counts() {
+    let Some((_server, location)) = ledger() else { return };
     for id in ["a", "b"] {
-        let ran = run_with(&place, &["-q"], &assistant(id, u64::MAX - 1));
+        let ran = run_with(&location, &["-q"], &assistant(id, u64::MAX - 1));
         assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
     }
-    assert_eq!(counted(&place), (1 << 53) - 1);
-    assert_eq!(run_with(&place, &["-q", "-l", "1G", "-m", "block"], "").code(), Some(121));
+    assert_eq!(counted(&location), (1 << 53) - 1);
+    assert_eq!(run_with(&location, &["-q", "-l", "1G", "-m", "block"], "").code(), Some(121));
 }
 
 #[test]
 fn the_readmes_recipe_for_a_fleet_runs() {
-    let Some((server, place)) = ledger() else { return };
+    let Some((server, location)) = ledger() else { return };
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = std::fs::read_to_string(root.join("README.md")).expect("readable");
     let (_, recipe) = readme.split_once("```sh\nexport BUDGET_TEE_LEDGER=redis://").expect("a recipe");
@@ -884,13 +888,13 @@ fn the_readmes_recipe_for_a_fleet_runs() {
     command.env("STREAM", harness::fixture("review.jsonl"));
     let ran = finish(command, b"");
     assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
-    let (facts, _) = status(&place, &[]);
+    let (facts, _) = status(&location, &[]);
     assert_eq!(facts["commands"]["/nightly"], facts["counted"]);
     assert!(facts["counted"].as_u64().expect("a number") > 40_000, "{facts}");
 }
 
 #[test]
-fn what_is_no_address_is_refused_in_words_that_do_not_repeat_it() {
+fn an_invalid_address_is_refused_and_not_repeated() {
     let bad = [
         "redis://:secret@host",
         "rediss://me:secret@host:x/0/n",
@@ -905,16 +909,16 @@ fn what_is_no_address_is_refused_in_words_that_do_not_repeat_it() {
         assert_eq!((ran.code(), ran.err.lines().count()), (Some(125), 1), "{}", ran.err);
         assert!(!ran.err.contains("secret"), "{}", ran.err);
     }
-    // Terms among the defaults do not keep anybody from a file.
+    // Options for a server in the config file do not prevent the use of a ledger file.
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("config");
     std::fs::write(&config, "{\"ledger\": \"redis://127.0.0.1:1/0/n\", \"offline_grace\": \"5s\"}").expect("written");
     let config = config.to_str().expect("UTF-8");
     let ran = run_with(folder.path().join("ledger"), &["-q", "--config", config], &assistant("a", 1));
     assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
-    for place in ["spend.ndjson", ""] {
+    for location in ["spend.ndjson", ""] {
         for option in ["--offline-grace", "--ledger-expiry"] {
-            let ran = run_with(place, &[option, "5s"], "");
+            let ran = run_with(location, &[option, "5s"], "");
             let want = format!("budget-tee: {option} needs a --ledger on a server\n");
             assert_eq!((ran.code(), ran.err), (Some(125), want));
         }

@@ -1,4 +1,4 @@
-//! A real server on a free port of the loopback, and a line to it that can be slow, cut or dead.
+//! A real server on a free loopback port, and a proxy that can delay, cut or drop its answers.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{kill, read_until};
 use rustix::process::Signal;
 
-/// A server with an append-only file, for one test.
+/// A server with an append-only file, for a single test.
 pub struct Server {
     pub port: u16,
     program: String,
@@ -20,13 +20,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the server that `BUDGET_TEE_TEST_SERVER` names, which must be there; or else
-    /// redis-server, where it is installed.
+    /// Starts the server that `BUDGET_TEE_TEST_SERVER` names, which must be installed; by default
+    /// redis-server, if it is installed.
     pub fn start() -> Option<Self> {
         Server::with(&[])
     }
 
-    /// Starts it with these options.
+    /// Starts the server with these options.
     pub fn with(options: &[&str]) -> Option<Self> {
         let program = match std::env::var("BUDGET_TEE_TEST_SERVER") {
             Ok(program) => program,
@@ -34,14 +34,14 @@ impl Server {
                 "redis-server".to_owned()
             }
             Err(_) => {
-                std::io::stderr().write_all(b"skipped: no redis-server here\n").expect("stderr takes a note");
+                std::io::stderr().write_all(b"skipped: redis-server is not installed\n").expect("stderr is writable");
                 return None;
             }
         };
         let folder = tempfile::tempdir().expect("a folder");
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut server = Server { port: 0, program, folder, options, child: None };
-        // Somebody may take the port before the server does.
+        // Another process may take the port before the server does.
         while server.child.is_none() {
             server.port = free_port();
             server.run();
@@ -49,10 +49,10 @@ impl Server {
         Some(server)
     }
 
-    /// Starts it again where it was, with what it has kept.
+    /// Starts the server again on the same port, with the data it has saved.
     pub fn restart(&mut self) {
         self.run();
-        assert!(self.child.is_some(), "{} comes back", self.program);
+        assert!(self.child.is_some(), "{} restarts", self.program);
     }
 
     fn run(&mut self) {
@@ -79,7 +79,7 @@ impl Server {
             let ready = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 read_until(&mut stdout, "Ready to accept connections");
             }));
-            // What it says later is of no interest, but somebody must read it.
+            // Later output is not needed, but must be read so that the pipe does not fill up.
             std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
             ready.is_ok()
         });
@@ -90,15 +90,15 @@ impl Server {
         }
     }
 
-    /// The address of a ledger there.
+    /// The address of a ledger on this server.
     pub fn ledger(&self, name: &str) -> String {
         format!("redis://127.0.0.1:{}/0/{name}", self.port)
     }
 
-    /// Asks it something.
+    /// Sends a command and returns the answer.
     pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let client = redis::Client::open(("127.0.0.1", self.port)).expect("an address");
-        let mut connection = client.get_connection().expect("it is there");
+        let mut connection = client.get_connection().expect("the server runs");
         let mut command = redis::cmd(words[0]);
         words[1..].iter().for_each(|word| {
             command.arg(*word);
@@ -106,14 +106,14 @@ impl Server {
         command.query(&mut connection).expect("an answer")
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the server.
     pub fn signal(&self, signal: Signal) {
-        kill(self.child.as_ref().expect("it runs"), signal);
+        kill(self.child.as_ref().expect("the server runs"), signal);
     }
 
-    /// Ends it with KILL.
+    /// Kills the server with SIGKILL.
     pub fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
+        let mut child = self.child.take().expect("the server runs");
         kill(&child, Signal::KILL);
         child.wait().expect("ends");
     }
@@ -128,84 +128,86 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody listens on.
+/// A port that no process listens on.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("has one").port()
 }
 
-/// A line to a server.
-pub struct Line {
+/// A proxy in front of a server.
+pub struct Proxy {
     pub port: u16,
     state: Arc<State>,
 }
 
 struct State {
+    /// The port of the server.
     to: AtomicU16,
-    /// How long what is sent takes, one way.
+    /// The one-way delay of everything sent.
     delay: Mutex<Duration>,
-    /// After how many bytes of the next answers it is cut; none where that is 0.
+    /// The connection is cut after so many bytes of the next answer; 0 for never.
     cut_after: AtomicUsize,
     cuts: AtomicUsize,
-    /// Nothing comes back any more.
-    dead: AtomicBool,
-    /// The same after so many further answers; none where that is 0.
-    dead_after: AtomicUsize,
+    /// Answers are dropped.
+    drops_answers: AtomicBool,
+    /// Answers are dropped after so many more; 0 for never.
+    drops_answers_after: AtomicUsize,
 }
 
-impl Line {
-    /// A line to the server on `port`, on which everything takes `delay` one way.
+impl Proxy {
+    /// A proxy for the server on `port`, which delays everything by `delay` one way.
     pub fn to(port: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let own = listener.local_addr().expect("has one").port();
+        let proxy_port = listener.local_addr().expect("has one").port();
         let state = Arc::new(State {
             to: AtomicU16::new(port),
             delay: Mutex::new(delay),
             cut_after: AtomicUsize::new(0),
             cuts: AtomicUsize::new(0),
-            dead: AtomicBool::new(false),
-            dead_after: AtomicUsize::new(0),
+            drops_answers: AtomicBool::new(false),
+            drops_answers_after: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", shared.to.load(Ordering::SeqCst))) else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
-                let both = |stream: &TcpStream| stream.try_clone().expect("cloned");
-                carry(both(&client), both(&server), Arc::clone(&shared), false);
-                carry(server, client, Arc::clone(&shared), true);
+                let copy = |stream: &TcpStream| stream.try_clone().expect("cloned");
+                forward(copy(&client), copy(&server), Arc::clone(&shared), false);
+                forward(server, client, Arc::clone(&shared), true);
             }
         });
-        Line { port: own, state }
+        Proxy { port: proxy_port, state }
     }
 
-    /// The address of a ledger at its other end.
+    /// The address of a ledger on the server, through this proxy.
     pub fn ledger(&self, name: &str) -> String {
         format!("redis://127.0.0.1:{}/0/{name}", self.port)
     }
 
-    /// Cuts the connection in the next answer, after so many bytes of it.
+    /// Cuts the connection after `bytes` bytes of the next answer.
     pub fn cut_after(&self, bytes: usize) {
         self.state.cut_after.store(bytes, Ordering::SeqCst);
     }
 
-    /// How often it has been cut.
+    /// How often the connection has been cut.
     pub fn cuts(&self) -> usize {
         self.state.cuts.load(Ordering::SeqCst)
     }
 
-    /// Lets so many answers through and then no more.
-    pub fn set_dead_after(&self, answers: usize) {
-        self.state.dead_after.store(answers, Ordering::SeqCst);
+    /// Passes on so many more answers and drops all later ones.
+    pub fn drop_answers_after(&self, answers: usize) {
+        self.state.drops_answers_after.store(answers, Ordering::SeqCst);
     }
 
-    /// Lets no answer through any more, or does again.
-    pub fn set_dead(&self, dead: bool) {
-        self.state.dead.store(dead, Ordering::SeqCst);
+    /// Drops all answers from now on, or passes them on again.
+    pub fn drop_answers(&self, drop: bool) {
+        self.state.drops_answers.store(drop, Ordering::SeqCst);
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, state: Arc<State>, answers: bool) {
+/// Copies one direction of a connection; `is_answers` for the one from the server to the client.
+fn forward(mut from: TcpStream, mut to: TcpStream, state: Arc<State>, is_answers: bool) {
     let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
     std::thread::spawn(move || {
         let mut part = [0; 65536];
@@ -219,16 +221,16 @@ fn carry(mut from: TcpStream, mut to: TcpStream, state: Arc<State>, answers: boo
         for (at, bytes) in receiver {
             let due = at + *state.delay.lock().expect("usable");
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            if answers && state.dead.load(Ordering::SeqCst) {
+            if is_answers && state.drops_answers.load(Ordering::SeqCst) {
                 continue;
             }
-            if answers
-                && state.dead_after.load(Ordering::SeqCst) > 0
-                && state.dead_after.fetch_sub(1, Ordering::SeqCst) == 1
+            if is_answers
+                && state.drops_answers_after.load(Ordering::SeqCst) > 0
+                && state.drops_answers_after.fetch_sub(1, Ordering::SeqCst) == 1
             {
-                state.dead.store(true, Ordering::SeqCst);
+                state.drops_answers.store(true, Ordering::SeqCst);
             }
-            let cut = if answers { state.cut_after.swap(0, Ordering::SeqCst) } else { 0 };
+            let cut = if is_answers { state.cut_after.swap(0, Ordering::SeqCst) } else { 0 };
             if cut > 0 {
                 let _ = to.write_all(&bytes[..cut.min(bytes.len())]);
                 state.cuts.fetch_add(1, Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! Runs that share a ledger, and what must hold wherever it is.
-#![allow(dead_code, reason = "every test binary uses its own part of this")]
+//! Runs that share a ledger, and the tests that every kind of ledger must pass.
+#![allow(dead_code, reason = "no test binary uses all of it")]
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -10,29 +10,31 @@ use crate::harness::{Ran, assistant, budget_tee, finish, kill, read_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// A test of each thing that must hold, with the ledger that `$place` makes: its keeper and its name.
-macro_rules! all_hold {
-    ($place:expr) => {
-        all_hold! {
-            $place,
-            runs_that_are_killed_lose_nothing_older_than_a_second_and_invent_nothing,
-            runs_one_after_the_other_draw_on_one_budget,
-            a_command_has_its_budget_across_runs,
-            of_two_runs_that_need_the_last_of_it_exactly_one_starts,
-            a_reservation_is_what_has_not_been_spent_of_it,
-            a_run_trips_on_what_others_spend,
-            warn_mode_says_what_others_spent_and_goes_on,
+/// Defines the tests that every kind of ledger must pass. `$ledger` makes a ledger: a guard that keeps it
+/// alive and its location; or none, which skips the test.
+macro_rules! shared_ledger_tests {
+    ($ledger:expr) => {
+        shared_ledger_tests! {
+            $ledger,
+            killed_runs_lose_at_most_the_last_second_and_add_nothing,
+            consecutive_runs_share_one_budget,
+            a_command_budget_spans_runs,
+            exactly_one_of_two_concurrent_runs_starts_when_only_one_fits,
+            a_reservation_shrinks_as_its_run_spends,
+            a_run_stops_when_other_runs_use_up_the_budget,
+            warn_mode_reports_usage_of_other_runs_and_continues,
         }
     };
-    ($place:expr, $($check:ident),+ $(,)?) => {
+    ($ledger:expr, $($test:ident),+ $(,)?) => {
         $(#[test]
-        fn $check() {
-            let Some((_keeper, place)) = $place else { return };
-            sharing::$check(place.as_ref());
+        fn $test() {
+            let Some((_guard, location)) = $ledger else { return };
+            sharing::$test(location.as_ref());
         })+
     };
 }
 
+/// budget-tee with the ledger at `path`.
 pub fn with(path: impl AsRef<OsStr>, args: &[&str]) -> Command {
     let mut command = budget_tee(args);
     command.env("BUDGET_TEE_LEDGER", path);
@@ -43,29 +45,30 @@ pub fn run_with(path: impl AsRef<OsStr>, args: &[&str], input: &str) -> Ran {
     finish(with(path, args), input.as_bytes())
 }
 
-/// The status report for scripts, and its exit code.
+/// The JSON status report, and its exit code.
 pub fn status(path: impl AsRef<OsStr>, args: &[&str]) -> (Value, Option<i32>) {
     let ran = run_with(path, &[args, &["--status", "--json"]].concat(), "");
     (serde_json::from_slice(&ran.out).expect("JSON"), ran.code())
 }
 
+/// The tokens counted in the ledger.
 pub fn counted(path: impl AsRef<OsStr>) -> u64 {
     status(path, &[]).0["counted"].as_u64().expect("a number")
 }
 
-/// A run that has been admitted and waits for more of its stream.
+/// A run that was admitted and waits for more input.
 pub struct Waiting {
     pub child: Child,
     pub stdin: ChildStdin,
     pub stdout: ChildStdout,
 }
 
-/// Starts a run and lets a first line pass, so that it is known to have been admitted.
+/// Starts a run and passes a first line through it, so that it has been admitted on return.
 pub fn waiting(path: impl AsRef<OsStr>, args: &[&str]) -> Waiting {
     let mut command = with(path, args);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
     let (mut stdin, mut stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-    // One that was refused reads nothing.
+    // A run that is refused reads nothing.
     let _ = stdin.write_all(b"{}\n");
     let mut line = [0; 3];
     let _ = stdout.read_exact(&mut line);
@@ -73,18 +76,20 @@ pub fn waiting(path: impl AsRef<OsStr>, args: &[&str]) -> Waiting {
 }
 
 impl Waiting {
+    /// Writes a line and waits until it is forwarded.
     pub fn pass(&mut self, line: &str) {
         self.stdin.write_all(line.as_bytes()).expect("written");
         read_until(&mut self.stdout, "\n");
     }
 
+    /// Closes stdin and returns the exit code.
     pub fn end(mut self) -> Option<i32> {
         drop(self.stdin);
         self.child.wait().expect("ends").code()
     }
 }
 
-pub fn runs_one_after_the_other_draw_on_one_budget(path: &OsStr) {
+pub fn consecutive_runs_share_one_budget(path: &OsStr) {
     let block = ["-q", "-l", "10k", "-m", "block"];
     assert_eq!(run_with(path, &block, &assistant("a", 6000)).code(), Some(0));
     let ran = run_with(path, &block, &assistant("b", 6000));
@@ -94,27 +99,27 @@ pub fn runs_one_after_the_other_draw_on_one_budget(path: &OsStr) {
     assert_eq!(counted(path), 12_000);
 }
 
-pub fn a_command_has_its_budget_across_runs(path: &OsStr) {
+pub fn a_command_budget_spans_runs(path: &OsStr) {
     let args = ["-q", "-b", "/a=10k", "-m", "block", "-n"];
-    let of = |name| [&args[..], &[name]].concat();
-    assert_eq!(run_with(path, &of("/a"), &assistant("a", 9500)).code(), Some(0));
-    assert_eq!(run_with(path, &of("/b"), &assistant("b", 9500)).code(), Some(0));
-    assert_eq!(run_with(path, &of("/a"), &assistant("c", 2000)).code(), Some(121));
+    let for_command = |name| [&args[..], &[name]].concat();
+    assert_eq!(run_with(path, &for_command("/a"), &assistant("a", 9500)).code(), Some(0));
+    assert_eq!(run_with(path, &for_command("/b"), &assistant("b", 9500)).code(), Some(0));
+    assert_eq!(run_with(path, &for_command("/a"), &assistant("c", 2000)).code(), Some(121));
     let args = ["-q", "-b", "/a=10k", "-m", "block", "-e", "500", "-n", "/a"];
     assert_eq!(run_with(path, &args, &assistant("c", 2000)).code(), Some(122));
-    let (facts, code) = status(path, &["-b", "/a=10k", "-l", "1M"]);
-    assert_eq!((&facts["budgets"][1]["used"], code), (&11_500.into(), Some(122)));
-    assert_eq!((&facts["commands"]["/b"], &facts["counted"]), (&9500.into(), &21_000.into()));
+    let (report, code) = status(path, &["-b", "/a=10k", "-l", "1M"]);
+    assert_eq!((&report["budgets"][1]["used"], code), (&11_500.into(), Some(122)));
+    assert_eq!((&report["commands"]["/b"], &report["counted"]), (&9500.into(), &21_000.into()));
 }
 
-pub fn of_two_runs_that_need_the_last_of_it_exactly_one_starts(path: &OsStr) {
+pub fn exactly_one_of_two_concurrent_runs_starts_when_only_one_fits(path: &OsStr) {
     let args = ["-q", "-l", "1000", "-e", "600", "-m", "block"];
     for round in 0..500 {
         let both = [(); 2].map(|()| {
             let path = path.to_owned();
             std::thread::spawn(move || waiting(path, &args))
         });
-        // Neither ends before both are decided: the other would have room then.
+        // Neither may end before both are admitted or refused: its reservation would be free again.
         let both = both.map(|run| run.join().expect("joins"));
         let mut codes = both.map(Waiting::end);
         codes.sort_unstable();
@@ -122,7 +127,7 @@ pub fn of_two_runs_that_need_the_last_of_it_exactly_one_starts(path: &OsStr) {
     }
 }
 
-pub fn a_reservation_is_what_has_not_been_spent_of_it(path: &OsStr) {
+pub fn a_reservation_shrinks_as_its_run_spends(path: &OsStr) {
     let mut first = waiting(path, &["-q", "-l", "1000", "-e", "600", "-m", "block"]);
     first.pass(&assistant("a", 500));
     while counted(path) < 500 {}
@@ -132,9 +137,9 @@ pub fn a_reservation_is_what_has_not_been_spent_of_it(path: &OsStr) {
     assert_eq!(first.end(), Some(0));
 }
 
-pub fn a_run_trips_on_what_others_spend(path: &OsStr) {
+pub fn a_run_stops_when_other_runs_use_up_the_budget(path: &OsStr) {
     let block = ["-q", "-l", "10k", "-m", "block", "-e", "0"];
-    // At the end of a line and waiting for the next; in the middle of a line; around a command.
+    // One run waits at the end of a line, one is in the middle of a line, one wraps a command.
     let mut idle = waiting(path, &block);
     let mut in_line = waiting(path, &block);
     in_line.stdin.write_all(b"{\"type\":").expect("written");
@@ -151,21 +156,21 @@ pub fn a_run_trips_on_what_others_spend(path: &OsStr) {
     assert_eq!(rest, "{\"type\":\"x\"}\n");
 }
 
-pub fn warn_mode_says_what_others_spent_and_goes_on(path: &OsStr) {
+pub fn warn_mode_reports_usage_of_other_runs_and_continues(path: &OsStr) {
     assert_eq!(run_with(path, &["-q"], &assistant("a", 5000)).code(), Some(0));
     let ran = run_with(path, &["-q", "-l", "4k"], &assistant("b", 10));
     assert_eq!(ran.code(), Some(0));
     assert!(ran.err.contains("estimate") && ran.err.contains("exceeded: ≥ 5,010 of 4,000"), "{}", ran.err);
 }
 
-pub fn runs_that_are_killed_lose_nothing_older_than_a_second_and_invent_nothing(path: &OsStr) {
+pub fn killed_runs_lose_at_most_the_last_second_and_add_nothing(path: &OsStr) {
     let runs: Vec<_> = (0..16u64)
         .map(|n| {
             let path = path.to_owned();
             std::thread::spawn(move || {
                 let mut run = waiting(&path, &["-q"]);
                 let mut forwarded = Vec::new();
-                // The moment of the kill is as good as random: the pace differs from run to run.
+                // The pace differs from run to run, so that the kills come at different moments.
                 for m in 0..40 {
                     run.pass(&assistant(&format!("m{m}"), 100));
                     forwarded.push(Instant::now());
