@@ -1,5 +1,5 @@
-//! budget-tee as a filter, from outside: real pipes, signals and terminals.
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+//! Tests of budget-tee as a filter, with real pipes, signals and terminals.
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod harness;
 
@@ -14,19 +14,20 @@ use rustix::fs::OFlags;
 use rustix::io::ioctl_fionread;
 use rustix::process::Signal;
 
-/// Passes 5000 tokens in its third line.
+/// A stream that exceeds 5000 tokens in its third line.
 fn stream() -> String {
     [assistant("a", 2000), assistant("b", 2000), assistant("c", 1001), assistant("d", 10)].concat()
 }
 
+/// The first `count` lines of `text`.
 fn lines(text: &str, count: usize) -> &str {
     let end = text.match_indices('\n').nth(count - 1).map(|(at, _)| at + 1);
-    &text[..end.expect("so many lines")]
+    &text[..end.expect("enough lines")]
 }
 
 #[test]
-fn block_forwards_through_the_line_that_trips_and_nothing_after() {
-    for sized in [1, 7, 100_000] {
+fn block_mode_stops_after_the_line_that_exceeds_the_limit() {
+    for size in [1, 7, 100_000] {
         let input = stream();
         let mut child = budget_tee(&["--limit", "5000", "--mode", "block"])
             .stdin(Stdio::piped())
@@ -35,8 +36,8 @@ fn block_forwards_through_the_line_that_trips_and_nothing_after() {
             .spawn()
             .expect("starts");
         let mut stdin = child.stdin.take().expect("piped");
-        for part in input.as_bytes().chunks(sized) {
-            // It stops reading at the line that trips.
+        for part in input.as_bytes().chunks(size) {
+            // budget-tee stops reading after the line that exceeds the limit.
             let _ = stdin.write_all(part);
         }
         let output = child.wait_with_output().expect("ends");
@@ -48,7 +49,7 @@ fn block_forwards_through_the_line_that_trips_and_nothing_after() {
 }
 
 #[test]
-fn a_file_is_left_where_what_was_not_forwarded_begins() {
+fn the_file_offset_is_left_after_the_last_forwarded_byte() {
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all(stream().as_bytes()).expect("written");
     for (args, forwarded) in [
@@ -56,15 +57,15 @@ fn a_file_is_left_where_what_was_not_forwarded_begins() {
         (["-q", "-l", "0", "-m", "block"], lines(&stream(), 1)),
         (["-q", "-l", "5000", "-m", "warn"], &stream()),
     ] {
-        file.rewind().expect("at its start");
+        file.rewind().expect("rewound");
         let output = budget_tee(&args).stdin(file.try_clone().expect("a copy")).output().expect("runs");
         assert_eq!(String::from_utf8_lossy(&output.stdout), forwarded);
-        assert_eq!(file.stream_position().expect("told"), forwarded.len() as u64);
+        assert_eq!(file.stream_position().expect("a position"), forwarded.len() as u64);
     }
 }
 
 #[test]
-fn warn_forwards_everything_and_says_so_once() {
+fn warn_mode_forwards_everything_and_warns_once() {
     let ran = run(&["-q", "--limit", "5000"], stream().as_bytes());
     assert_eq!((ran.code(), ran.out.as_slice()), (Some(0), stream().as_bytes()));
     assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
@@ -72,21 +73,21 @@ fn warn_forwards_everything_and_says_so_once() {
 }
 
 #[test]
-fn exactly_the_limit_is_within() {
+fn usage_equal_to_the_limit_is_within_the_budget() {
     let input = assistant("a", 5000);
     let ran = run(&["-q", "--limit", "5000", "--warn-at", "100", "--mode", "block"], input.as_bytes());
     assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""));
 }
 
 #[test]
-fn a_last_line_without_a_newline_counts_and_trips() {
+fn a_last_line_without_a_newline_counts_and_can_stop_the_run() {
     let input = assistant("a", 5001);
     let ran = run(&["-q", "--limit", "5000", "--mode", "block"], input.trim_end().as_bytes());
     assert_eq!((ran.code(), ran.out.as_slice()), (Some(122), input.trim_end().as_bytes()));
 }
 
 #[test]
-fn the_budget_of_the_runs_name_binds_and_others_are_shown() {
+fn only_the_named_commands_budget_is_enforced_and_all_are_shown() {
     let args = ["-l", "1M", "-b", "/review=3k", "-b", "/other=1", "-n", "/review", "-m", "block"];
     let ran = run(&args, stream().as_bytes());
     assert_eq!(ran.code(), Some(122));
@@ -97,7 +98,7 @@ fn the_budget_of_the_runs_name_binds_and_others_are_shown() {
 }
 
 #[test]
-fn only_the_chosen_classes_count() {
+fn only_the_selected_token_classes_count() {
     let line = r#"{"type":"assistant","message":{"usage":{"input_tokens":1,"output_tokens":20,"cache_creation_input_tokens":300,"cache_read_input_tokens":4000}}}"#;
     let (_, summary) = summary(&["--count", "output,cache-write", "--limit", "320"], line.as_bytes());
     assert_eq!(summary["tokens"]["counted"], 320);
@@ -105,19 +106,19 @@ fn only_the_chosen_classes_count() {
 }
 
 #[test]
-fn an_estimate_that_does_not_fit_is_refused_before_anything_is_read() {
+fn an_estimate_that_does_not_fit_is_refused_before_stdin_is_read() {
     let args = ["--limit", "1k", "--estimate", "2k", "--mode", "block"];
     let (ran, facts) = summary(&args, b"");
     assert_eq!((ran.code(), facts["outcome"].as_str()), (Some(121), Some("refused")));
     assert!(ran.err.contains("estimate of 2,000 tokens does not fit into the overall budget"), "{}", ran.err);
-    // What it did not read is there for the next in line.
+    // What it did not read is left for the next reader.
     let (mut reader, mut writer) = pipe().expect("a pipe");
     writer.write_all(b"unread").expect("written");
     drop(writer);
     let ran = budget_tee(&args).stdin(reader.try_clone().expect("a copy")).output().expect("runs");
-    let mut left = String::new();
-    reader.read_to_string(&mut left).expect("readable");
-    assert_eq!((ran.status.code(), left.as_str()), (Some(121), "unread"));
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).expect("readable");
+    assert_eq!((ran.status.code(), rest.as_str()), (Some(121), "unread"));
 
     let ran = run(&["-q", "--limit", "1k", "--estimate", "2k"], b"{}\n");
     assert_eq!((ran.code(), ran.out.as_slice()), (Some(0), b"{}\n" as &[u8]));
@@ -125,7 +126,7 @@ fn an_estimate_that_does_not_fit_is_refused_before_anything_is_read() {
 }
 
 #[test]
-fn the_summary_says_how_it_ended() {
+fn the_summary_gives_the_outcome_and_the_exit_code() {
     let input = stream();
     for (args, outcome, code) in [
         (&["-q", "-l", "1M"][..], "completed", 0),
@@ -141,23 +142,23 @@ fn the_summary_says_how_it_ended() {
 }
 
 #[test]
-fn options_come_before_the_environment_and_empty_variables_do_not_count() {
-    let with = |variables: &[(&str, &str)], args: &[&str]| {
+fn options_override_the_environment_and_empty_variables_are_ignored() {
+    let exit_code = |variables: &[(&str, &str)], args: &[&str]| {
         let mut command = budget_tee(args);
         command.envs(variables.iter().copied());
         finish(command, stream().as_bytes()).code()
     };
     let all = [("BUDGET_TEE_LIMIT", "1k"), ("BUDGET_TEE_MODE", "block"), ("BUDGET_TEE_NAME", "/a")];
-    assert_eq!(with(&all, &[]), Some(122));
-    assert_eq!(with(&all, &["--limit", "1M"]), Some(0));
-    assert_eq!(with(&all, &["--mode", "warn"]), Some(0));
-    assert_eq!(with(&all[1..], &["-b", "/a=1k"]), Some(122));
-    assert_eq!(with(&all[1..], &["-b", "/a=1k", "-n", "/b"]), Some(0));
-    assert_eq!(with(&[("BUDGET_TEE_LIMIT", ""), ("BUDGET_TEE_MODE", "")], &[]), Some(0));
+    assert_eq!(exit_code(&all, &[]), Some(122));
+    assert_eq!(exit_code(&all, &["--limit", "1M"]), Some(0));
+    assert_eq!(exit_code(&all, &["--mode", "warn"]), Some(0));
+    assert_eq!(exit_code(&all[1..], &["-b", "/a=1k"]), Some(122));
+    assert_eq!(exit_code(&all[1..], &["-b", "/a=1k", "-n", "/b"]), Some(0));
+    assert_eq!(exit_code(&[("BUDGET_TEE_LIMIT", ""), ("BUDGET_TEE_MODE", "")], &[]), Some(0));
 }
 
 #[test]
-fn every_alias_does_what_its_option_does() {
+fn aliases_work_like_their_options() {
     let args = ["--overall-token-budget", "5k", "--budget-enforcement-mode", "block", "--disable-budget-visuals"];
     let ran = run(&args, stream().as_bytes());
     assert_eq!((ran.code(), ran.err.lines().count()), (Some(122), 1));
@@ -166,7 +167,7 @@ fn every_alias_does_what_its_option_does() {
 }
 
 #[test]
-fn bad_usage_names_option_text_and_form() {
+fn a_usage_error_names_the_option_the_value_and_the_expected_form() {
     for (args, words) in [
         (&["--limit", "5x"][..], &["--limit", "5x", "1.5M"][..]),
         (&["--limit", "-5"], &["--limit", "-5", "1.5M"]),
@@ -209,13 +210,13 @@ fn bad_usage_names_option_text_and_form() {
 }
 
 #[test]
-fn a_name_keeps_its_equals_signs() {
+fn a_command_name_may_contain_equals_signs() {
     let ran = run(&["-q", "-b", "a=b=1", "-n", "a=b", "-m", "block"], stream().as_bytes());
     assert_eq!(ran.code(), Some(122));
 }
 
 #[test]
-fn a_partial_line_is_forwarded_before_the_next_read() {
+fn a_partial_line_is_forwarded_immediately() {
     let (mut child, mut stdin, mut stdout) = piped(&["-q"]);
     for part in ["{\"type\":", "\"note\"}\n", "no newline"] {
         stdin.write_all(part.as_bytes()).expect("written");
@@ -233,13 +234,13 @@ fn piped(args: &[&str]) -> (std::process::Child, std::process::ChildStdin, std::
 }
 
 #[test]
-fn descriptors_that_do_not_block_are_waited_for_and_left_as_they_are() {
+fn nonblocking_descriptors_work_and_keep_their_flags() {
     let (reader, mut writer) = pipe().expect("a pipe");
     let (mut out_reader, out_writer) = pipe().expect("a pipe");
     for fd in [reader.try_clone().map(std::os::fd::OwnedFd::from), out_writer.try_clone().map(Into::into)] {
         rustix::fs::fcntl_setfl(fd.expect("a copy"), OFlags::NONBLOCK).expect("set");
     }
-    let kept = out_writer.try_clone().expect("a copy");
+    let out_copy = out_writer.try_clone().expect("a copy");
     let mut child = budget_tee(&["-q"]).stdin(reader).stdout(out_writer).stderr(Stdio::null()).spawn().expect("starts");
     let sent: Vec<u8> = assistant("a", 1).into_bytes().repeat(20_000);
     let sent_too = sent.clone();
@@ -249,11 +250,11 @@ fn descriptors_that_do_not_block_are_waited_for_and_left_as_they_are() {
     sender.join().expect("joins").expect("written");
     assert!(got == sent);
     assert_eq!(child.wait().expect("ends").code(), Some(0));
-    assert!(rustix::fs::fcntl_getfl(&kept).expect("flags").contains(OFlags::NONBLOCK));
+    assert!(rustix::fs::fcntl_getfl(&out_copy).expect("flags").contains(OFlags::NONBLOCK));
 }
 
 #[test]
-fn a_small_pipe_and_a_slow_reader_get_every_byte() {
+fn a_slow_reader_of_a_small_pipe_gets_every_byte() {
     let (mut reader, writer) = pipe().expect("a pipe");
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("set");
     let sent: Vec<u8> = (0..500).map(|n| assistant(&format!("m{n}"), n)).collect::<String>().into_bytes();
@@ -273,8 +274,8 @@ fn a_small_pipe_and_a_slow_reader_get_every_byte() {
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
 
-/// The pipes of a reader that is slower than the writer hold more once that has gone on for a
-/// while; those of a stream that comes as it is made never do.
+/// The pipes are widened once the reader has been slower than the writer for a while. They are not
+/// widened for a live stream, whose writer is the slower one.
 #[test]
 fn pipes_are_widened_once_they_stay_full() {
     const FULL: u64 = 64 * 1024;
@@ -286,24 +287,25 @@ fn pipes_are_widened_once_they_stay_full() {
         .stdout(out_writer.try_clone().expect("a copy"))
         .spawn()
         .expect("starts");
-    let sizes = || [reader.as_fd(), out_reader.as_fd()].map(|fd| rustix::pipe::fcntl_getpipe_size(fd).expect("told"));
+    let sizes = || [reader.as_fd(), out_reader.as_fd()].map(|fd| rustix::pipe::fcntl_getpipe_size(fd).expect("a size"));
     let small = sizes();
     let block = vec![b'\n'; 64 * 1024];
     let (mut sent, mut got) = (0, 0);
     for _ in 0..6 {
-        // Both pipes are full, and as much is on its way from one to the other.
-        while sent - got < 3 * FULL || [&reader, &out_reader].iter().any(|fd| ioctl_fionread(fd).expect("told") < FULL)
+        // Wait until both pipes are full and budget-tee holds as much again between them.
+        while sent - got < 3 * FULL
+            || [&reader, &out_reader].iter().any(|fd| ioctl_fionread(fd).expect("a count") < FULL)
         {
             sent += writer.write(&block).unwrap_or_default() as u64;
             std::thread::yield_now();
         }
         assert_eq!(sizes(), small);
-        (&out_reader).read_exact(&mut vec![0; 64 * 1024]).expect("as much as was sent");
+        (&out_reader).read_exact(&mut vec![0; 64 * 1024]).expect("a pipe full");
         got += FULL;
     }
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while sizes().contains(&small[0]) {
-        assert!(std::time::Instant::now() < patience);
+        assert!(std::time::Instant::now() < deadline);
         sent += writer.write(&block).unwrap_or_default() as u64;
         std::thread::yield_now();
     }
@@ -316,7 +318,7 @@ fn pipes_are_widened_once_they_stay_full() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_quietly() {
+fn a_closed_reader_ends_the_run_quietly() {
     let (mut child, mut stdin, stdout) = piped(&["-l", "1k"]);
     drop(stdout);
     let _ = stdin.write_all(stream().as_bytes());
@@ -326,18 +328,18 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     let (reader, writer) = pipe().expect("a pipe");
     drop(reader);
     command.stdout(writer);
-    let ran = command.stdin(File::open(harness::fixture("review.jsonl")).expect("there")).output().expect("runs");
+    let ran = command.stdin(File::open(harness::fixture("review.jsonl")).expect("exists")).output().expect("runs");
     assert_eq!(String::from_utf8_lossy(&ran.stderr), "");
 }
 
 #[test]
-fn a_full_disk_is_a_failure_that_is_told() {
-    let full = || File::options().write(true).open("/dev/full").expect("there");
-    let (file, facts) = (tempfile::NamedTempFile::new().expect("a file"), bytes("review.jsonl"));
+fn a_full_disk_is_reported_as_a_failure() {
+    let full = || File::options().write(true).open("/dev/full").expect("exists");
+    let (file, input) = (tempfile::NamedTempFile::new().expect("a file"), bytes("review.jsonl"));
     let mut command = budget_tee(&["-q", "--summary", file.path().to_str().expect("UTF-8")]);
     command.stdout(full());
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-    let _ = child.stdin.take().expect("piped").write_all(&facts);
+    let _ = child.stdin.take().expect("piped").write_all(&input);
     let output = child.wait_with_output().expect("ends");
     assert_eq!(output.status.code(), Some(125));
     assert_eq!(
@@ -359,7 +361,7 @@ fn a_summary_that_cannot_be_written_is_a_failure() {
 }
 
 #[test]
-fn stderr_that_is_full_closed_or_unread_changes_nothing() {
+fn a_full_closed_or_unread_stderr_does_not_affect_the_stream() {
     let input = bytes("review.jsonl");
     let check = |ran: Ran| assert_eq!((ran.code(), ran.out == input), (Some(0), true));
     for redirection in ["2>/dev/full", "2>&-"] {
@@ -382,14 +384,14 @@ fn stderr_that_is_full_closed_or_unread_changes_nothing() {
 }
 
 #[test]
-fn stdin_that_cannot_be_read_is_a_failure_that_is_told() {
+fn an_unreadable_stdin_is_reported_as_a_failure() {
     let output = budget_tee(&["-q"]).stdin(File::open("/").expect("opens")).output().expect("runs");
     assert_eq!(output.status.code(), Some(125));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "budget-tee: cannot read stdin: Is a directory\n");
 }
 
 #[test]
-fn signals_end_it_after_the_summary() {
+fn a_signal_ends_the_run_after_the_summary_is_written() {
     for (signal, number) in [(Signal::INT, 2), (Signal::TERM, 15), (Signal::HUP, 1)] {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let path = file.path().to_str().expect("UTF-8");
@@ -405,17 +407,17 @@ fn signals_end_it_after_the_summary() {
 }
 
 #[test]
-fn a_signal_ends_it_while_nobody_reads_what_it_writes() {
+fn a_signal_ends_the_run_while_stdout_is_blocked() {
     let (mut child, mut stdin, stdout) = piped(&["-q"]);
     let sender = std::thread::spawn(move || stdin.write_all(&[b'x'; 1 << 20]));
-    // One byte out means that it is on its way to fill the pipe; it is never read further.
+    // After the first byte nothing more is read, so that budget-tee fills the pipe and blocks.
     read_until(&mut stdout.try_clone_for_test(), "x");
     kill(&child, Signal::TERM);
     assert_eq!(child.wait().expect("ends").signal(), Some(15));
     assert!(sender.join().expect("joins").is_err());
 }
 
-/// A second handle on a child's output, which keeps the first one open.
+/// A second handle on a child's output, so that dropping it leaves the first one open.
 trait TryCloneForTest {
     fn try_clone_for_test(&self) -> File;
 }
@@ -428,7 +430,7 @@ impl TryCloneForTest for std::process::ChildStdout {
 }
 
 #[test]
-fn a_signal_that_was_ignored_stays_ignored() {
+fn an_ignored_signal_stays_ignored() {
     let mut shell = harness::plain("sh");
     shell.args(["-c", "trap '' INT; exec \"$0\" -q", env!("CARGO_BIN_EXE_budget-tee")]);
     shell.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -444,7 +446,7 @@ fn a_signal_that_was_ignored_stays_ignored() {
 }
 
 #[test]
-fn a_terminal_shows_bars_in_place_and_keeps_the_last() {
+fn bars_are_drawn_in_place_and_the_last_ones_stay() {
     let (ours, theirs) = terminal(60);
     let mut command = budget_tee(&["--limit", "10k", "--name", "/a\u{1b}[2J", "-b", "/a\u{1b}[2J=6k"]);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs);
@@ -452,14 +454,14 @@ fn a_terminal_shows_bars_in_place_and_keeps_the_last() {
     drop(command);
     child.stdin.take().expect("piped").write_all(stream().as_bytes()).expect("written");
     assert_eq!(child.wait().expect("ends").code(), Some(0));
-    let seen = all_of(ours);
-    assert!(seen.contains("\u{1b}[32m██████████\u{1b}[0m░░░░░░░░░░]\u{1b}[32m  50%   ≥ 5.0K / 10.0K"), "{seen}");
-    assert!(seen.contains("/a[2J     [\u{1b}[33m"), "{seen}");
-    assert!(!seen.contains("\u{1b}[2J"), "{seen}");
+    let output = all_of(ours);
+    assert!(output.contains("\u{1b}[32m██████████\u{1b}[0m░░░░░░░░░░]\u{1b}[32m  50%   ≥ 5.0K / 10.0K"), "{output}");
+    assert!(output.contains("/a[2J     [\u{1b}[33m"), "{output}");
+    assert!(!output.contains("\u{1b}[2J"), "{output}");
 }
 
 #[test]
-fn of_several_on_one_terminal_one_draws_and_the_next_takes_over() {
+fn only_one_run_draws_bars_on_a_terminal_and_the_next_takes_over() {
     let (mut ours, theirs) = terminal(60);
     let start = |name: &str| {
         let mut command = budget_tee(&["-l", "10k", "-b", &format!("{name}=10k"), "-n", name]);
@@ -469,24 +471,24 @@ fn of_several_on_one_terminal_one_draws_and_the_next_takes_over() {
     };
     let ((mut first_in, mut first), (mut second_in, mut second)) = (start("/first"), start("/second"));
     first_in.write_all(assistant("a", 1000).as_bytes()).expect("written");
-    let seen = read_until(&mut ours, "\u{1b}8");
-    assert!(seen.contains("/first") && seen.contains("\u{1b}7"), "{seen}");
-    // The second prints lines, and leaves nothing of a bar behind them.
+    let output = read_until(&mut ours, "\u{1b}8");
+    assert!(output.contains("/first") && output.contains("\u{1b}7"), "{output}");
+    // The second run prints lines, and erases what is left of a bar behind them.
     second_in.write_all(assistant("b", 2000).as_bytes()).expect("written");
-    let seen = read_until(&mut ours, "\u{1b}[K\r\n/second");
-    let seen = seen + &read_until(&mut ours, "\u{1b}[K\r\n");
-    assert!(!seen.contains("\u{1b}7"), "{seen}");
+    let output = read_until(&mut ours, "\u{1b}[K\r\n/second");
+    let output = output + &read_until(&mut ours, "\u{1b}[K\r\n");
+    assert!(!output.contains("\u{1b}7"), "{output}");
     drop(first_in);
     assert_eq!(first.wait().expect("ends").code(), Some(0));
     second_in.write_all(assistant("c", 2000).as_bytes()).expect("written");
-    let seen = read_until(&mut ours, "\u{1b}8");
-    assert!(seen.contains("/first") && seen.contains("\u{1b}7") && seen.contains("/second"), "{seen}");
+    let output = read_until(&mut ours, "\u{1b}8");
+    assert!(output.contains("/first") && output.contains("\u{1b}7") && output.contains("/second"), "{output}");
     drop(second_in);
     assert_eq!(second.wait().expect("ends").code(), Some(0));
 }
 
 #[test]
-fn a_narrow_terminal_gets_no_line_longer_than_itself() {
+fn bars_are_never_wider_than_a_narrow_terminal() {
     for columns in [12, 16, 20, 30, 40] {
         let (ours, theirs) = terminal(columns);
         let mut command = budget_tee(&["--limit", "10k", "--color", "never"]);
@@ -495,8 +497,8 @@ fn a_narrow_terminal_gets_no_line_longer_than_itself() {
         drop(command);
         child.stdin.take().expect("piped").write_all(stream().as_bytes()).expect("written");
         child.wait().expect("ends");
-        let seen = all_of(ours);
-        let bars = seen.split(['\r', '\n']).filter(|line| line.starts_with("over"));
+        let output = all_of(ours);
+        let bars = output.split(['\r', '\n']).filter(|line| line.starts_with("over"));
         for bar in bars {
             assert!(bar.contains('%'), "{columns}: {bar:?}");
             let bar = bar.split('\u{1b}').next().unwrap_or_default();
@@ -506,7 +508,7 @@ fn a_narrow_terminal_gets_no_line_longer_than_itself() {
 }
 
 #[test]
-fn bars_make_way_for_text_on_the_same_terminal() {
+fn bars_are_cleared_before_text_on_the_same_terminal() {
     let (ours, theirs) = terminal(60);
     let mut command = budget_tee(&["--limit", "10k"]);
     command.stdin(Stdio::piped()).stdout(theirs.try_clone().expect("a copy")).stderr(theirs);
@@ -515,18 +517,18 @@ fn bars_make_way_for_text_on_the_same_terminal() {
     let mut stdin = child.stdin.take().expect("piped");
     let mut ours_too = ours.try_clone().expect("a copy");
     stdin.write_all(assistant("a", 1000).as_bytes()).expect("written");
-    // Bars may have come before the line too.
+    // Bars may be drawn before the line too.
     read_until(&mut ours_too, "}}}\r\n");
     read_until(&mut ours_too, "/ 10.0K");
     stdin.write_all(b"text\n").expect("written");
-    let seen = read_until(&mut ours_too, "text\r\n");
-    assert!(seen.contains("\u{1b}[Jtext\r\n"), "{seen:?}");
+    let output = read_until(&mut ours_too, "text\r\n");
+    assert!(output.contains("\u{1b}[Jtext\r\n"), "{output:?}");
     drop(stdin);
     child.wait().expect("ends");
 }
 
 #[test]
-fn no_color_and_ascii_where_they_are_asked_for() {
+fn no_color_and_the_c_locale_are_respected() {
     let args = ["--limit", "10k", "--color", "always"];
     let ran = run(&args, stream().as_bytes());
     assert!(ran.err.contains("\u{1b}[32m"), "{}", ran.err);
@@ -540,7 +542,7 @@ fn no_color_and_ascii_where_they_are_asked_for() {
 }
 
 #[test]
-fn without_a_terminal_a_line_comes_for_each_new_tenth() {
+fn without_a_terminal_a_line_is_printed_every_ten_percent() {
     let (mut child, mut stdin, mut err) = {
         let mut command = budget_tee(&["--limit", "100"]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -550,15 +552,15 @@ fn without_a_terminal_a_line_comes_for_each_new_tenth() {
     };
     for (id, percent) in [("a", " 11%"), ("b", " 22%"), ("c", " 33%")] {
         stdin.write_all(assistant(id, 11).as_bytes()).expect("written");
-        let seen = read_until(&mut err, "\n");
-        assert!(seen.contains(percent), "{seen}");
+        let output = read_until(&mut err, "\n");
+        assert!(output.contains(percent), "{output}");
     }
     drop(stdin);
     child.wait().expect("ends");
 }
 
 #[test]
-fn a_terminal_on_stdin_gets_help_instead_of_silence() {
+fn a_terminal_on_stdin_is_refused_with_a_hint() {
     let (_ours, theirs) = terminal(80);
     let output = budget_tee(&[]).stdin(theirs).output().expect("runs");
     assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));
@@ -567,7 +569,7 @@ fn a_terminal_on_stdin_gets_help_instead_of_silence() {
 }
 
 #[test]
-fn a_line_of_many_megabytes_is_counted_in_little_memory() {
+fn a_line_of_many_megabytes_takes_little_memory() {
     let mut command = budget_tee(&["-q"]);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().expect("starts");
@@ -576,8 +578,8 @@ fn a_line_of_many_megabytes_is_counted_in_little_memory() {
     for _ in 0..64 {
         stdin.write_all(&[b'x'; 1 << 20]).expect("written");
     }
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("there");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("told");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("exists");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
     assert!(peak < 16 * 1024, "{peak} KiB");
     drop(stdin);
