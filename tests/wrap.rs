@@ -1,5 +1,5 @@
-//! budget-tee around a command, from outside: what it passes on, whom it signals, how it ends.
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+//! Tests of budget-tee as a wrapper of a command: what it passes on, which processes it signals, how it ends.
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod harness;
 
@@ -14,27 +14,27 @@ use std::time::{Duration, Instant};
 use harness::{Ran, assistant, budget_tee, bytes, finish, fixture, kill, plain, read_until, run, summary, terminal};
 use rustix::process::{Pid, Signal, test_kill_process};
 
-/// `args`, then a shell that runs `script`.
+/// `args`, followed by a shell command that runs `script`.
 fn shell<'a>(args: &[&'a str], script: &'a str) -> Vec<&'a str> {
     [args, &["--", "sh", "-c", script]].concat()
 }
 
-/// Runs a shell's `script` wrapped, to its end.
+/// Wraps a shell that runs `script`, and waits for the end.
 fn wrapped(args: &[&str], script: &str) -> Ran {
     run(&shell(args, script), b"")
 }
 
-/// The line that trips a limit of 1000, as a shell writes it.
-fn trip() -> String {
+/// A shell command that prints a record over the limit of [`BLOCK`].
+fn exceed() -> String {
     format!("echo '{}'", assistant("a", 5000).trim_end())
 }
 
-/// A limit that [`trip`] trips, and a short grace.
+/// Block mode with a limit that [`exceed`] exceeds, and a short grace.
 const BLOCK: &[&str] = &["-q", "-l", "1000", "-m", "block", "-k", "0.3s"];
 
-/// Starts a shell's `script` wrapped, in a session of its own where there is no terminal.
+/// Wraps a shell that runs `script`, in a session of its own, without a terminal.
 fn start(args: &[&str], script: &str) -> (Child, ChildStdout) {
-    // It becomes budget-tee without a fork.
+    // setsid executes budget-tee without a fork.
     let mut command = plain("setsid");
     command.arg(env!("CARGO_BIN_EXE_budget-tee")).args(shell(args, script));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -43,13 +43,14 @@ fn start(args: &[&str], script: &str) -> (Child, ChildStdout) {
     (child, stdout)
 }
 
+/// The pid at the end of `text`.
 fn pid_in(text: &str) -> Pid {
     let digits: String = text.trim().rsplit(' ').next().unwrap_or_default().into();
     Pid::from_raw(digits.parse().expect("a pid")).expect("a pid")
 }
 
-/// Whether a process is there and no zombie.
-fn lives(pid: Pid) -> bool {
+/// Whether the process exists and is not a zombie.
+fn is_alive(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     test_kill_process(pid).is_ok() && stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
@@ -66,7 +67,7 @@ fn arguments_environment_and_directory_are_passed_on_as_bytes() {
 }
 
 #[test]
-fn the_first_word_that_is_no_option_begins_the_command() {
+fn the_first_argument_that_is_not_an_option_starts_the_command() {
     let ran = run(&["-q", "echo", "-q", "--limit", "--", "x"], b"");
     assert_eq!(ran.out, b"-q --limit -- x\n");
     let ran = run(&["-q", "--", "printf", "%s\\n", "--help"], b"");
@@ -74,14 +75,14 @@ fn the_first_word_that_is_no_option_begins_the_command() {
 }
 
 #[test]
-fn stderr_is_the_commands_own() {
+fn the_command_writes_to_stderr_directly() {
     let ran = wrapped(&["-q"], "echo '{}' ; echo error >&2; exit 3");
     assert_eq!((ran.code(), ran.err.as_str()), (Some(3), "error\n"));
 }
 
 #[test]
-fn only_three_descriptors_are_open_in_the_command() {
-    // The shell that looks has one more open: the folder it reads.
+fn the_command_inherits_no_extra_descriptors() {
+    // The shell itself has one more descriptor open, for the folder it reads.
     let script = "for fd in /proc/self/fd/*; do [ -e $fd ] && echo ${fd##*/}; done";
     let closing = "exec \"$0\" -q -- sh -c \"$1\" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
     let output = plain("bash")
@@ -98,7 +99,7 @@ fn only_three_descriptors_are_open_in_the_command() {
 }
 
 #[test]
-fn signals_are_as_a_fresh_process_has_them() {
+fn the_command_inherits_the_callers_blocked_and_ignored_signals() {
     let status = "grep -E '^Sig(Blk|Ign):' /proc/self/status";
     let binary = env!("CARGO_BIN_EXE_budget-tee");
     for ignore in ["", "trap '' INT USR1;"] {
@@ -112,7 +113,7 @@ fn signals_are_as_a_fresh_process_has_them() {
 }
 
 #[test]
-fn the_exit_code_is_the_commands_own() {
+fn the_exit_code_of_the_command_is_passed_on() {
     for code in [0, 1, 121, 122, 125, 255] {
         assert_eq!(wrapped(&["-q"], &format!("exit {code}")).code(), Some(code));
     }
@@ -125,11 +126,11 @@ fn the_exit_code_is_the_commands_own() {
 }
 
 #[test]
-fn a_command_that_died_of_a_signal_is_followed() {
+fn budget_tee_dies_of_the_signal_that_killed_the_command() {
     for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1), ("USR1", 10), ("PIPE", 13)] {
         assert_eq!(wrapped(&["-q"], &format!("kill -{name} $$")).status.signal(), Some(number), "{name}");
     }
-    // One leaves a core, the other cannot be caught: the code tells.
+    // KILL cannot be caught, QUIT and SEGV dump a core: budget-tee exits with 128 + signal instead.
     for (name, code) in [("KILL", 137), ("QUIT", 131), ("SEGV", 139)] {
         assert_eq!(wrapped(&["-q"], &format!("kill -{name} $$")).code(), Some(code), "{name}");
     }
@@ -146,15 +147,15 @@ fn the_run_is_charged_to_the_slash_command() {
 }
 
 #[test]
-fn an_estimate_that_does_not_fit_starts_nothing() {
+fn the_command_is_not_started_when_its_estimate_does_not_fit() {
     let (ran, facts) = summary(&shell(&["-l", "1k", "-e", "2k", "-m", "block"], "echo started"), b"");
     assert_eq!((ran.code(), ran.out.len(), facts["outcome"].as_str()), (Some(121), 0, Some("refused")));
 }
 
 #[test]
-fn what_the_command_writes_while_it_ends_is_forwarded_and_counted() {
+fn output_written_while_the_command_ends_is_forwarded_and_counted() {
     let last = assistant("b", 7);
-    let script = format!("trap 'echo \"$LAST\"; exit 5' TERM; {}; while :; do sleep 0.01; done", trip());
+    let script = format!("trap 'echo \"$LAST\"; exit 5' TERM; {}; while :; do sleep 0.01; done", exceed());
     let mut command = budget_tee(&shell(&["-q", "-l", "1000", "-m", "block", "--summary", "/dev/stderr"], &script));
     command.env("LAST", last.trim_end());
     let ran = finish(command, b"");
@@ -165,22 +166,25 @@ fn what_the_command_writes_while_it_ends_is_forwarded_and_counted() {
 }
 
 #[test]
-fn a_trip_ends_the_whole_tree_whatever_it_does() {
+fn a_stop_ends_the_whole_process_tree() {
     for (what, script) in [
-        ("a tool in the background", "sleep 1000 & echo pid $!; TRIP; wait"),
-        ("one that ignores TERM", "sh -c \"trap '' TERM; echo pid \\$\\$; $T; while :; do sleep 0.1; done\" & wait"),
-        ("one in a session of its own", "setsid sh -c \"echo pid \\$\\$; $T; sleep 1000\" & wait"),
+        ("a background process", "sleep 1000 & echo pid $!; EXCEED; wait"),
         (
-            "one left by its parent",
+            "a process that ignores TERM",
+            "sh -c \"trap '' TERM; echo pid \\$\\$; $T; while :; do sleep 0.1; done\" & wait",
+        ),
+        ("a process in its own session", "setsid sh -c \"echo pid \\$\\$; $T; sleep 1000\" & wait"),
+        (
+            "an orphan",
             "(setsid sh -c \"trap '' TERM; echo pid \\$\\$; $T; while :; do sleep 0.1; done\" &); sleep 1000",
         ),
         (
-            "one that is stopped",
-            "sh -c \"echo pid \\$\\$; kill -STOP \\$\\$\" & while ! grep -q 'T (stopped)' /proc/$!/status; do :; done; TRIP; wait",
+            "a suspended process",
+            "sh -c \"echo pid \\$\\$; kill -STOP \\$\\$\" & while ! grep -q 'T (stopped)' /proc/$!/status; do :; done; EXCEED; wait",
         ),
     ] {
-        // The trip comes after the process has said which it is, be it from that process itself.
-        let script = format!("T='echo \"$LINE\"'; {}", script.replace("TRIP", "echo \"$LINE\""));
+        // The record that exceeds the limit is printed after the pid, in some cases by that process itself.
+        let script = format!("T='echo \"$LINE\"'; {}", script.replace("EXCEED", "echo \"$LINE\""));
         let began = Instant::now();
         let mut command = plain("setsid");
         command
@@ -191,40 +195,40 @@ fn a_trip_ends_the_whole_tree_whatever_it_does() {
         let mut child = command.spawn().expect("starts");
         let pid = pid_in(read_until(child.stdout.as_mut().expect("piped"), "\n").as_str());
         assert_eq!(child.wait().expect("ends").code(), Some(122), "{what}");
-        assert!(!lives(pid), "{what}");
+        assert!(!is_alive(pid), "{what}");
         assert!(began.elapsed() < Duration::from_secs(5), "{what}: {:?}", began.elapsed());
     }
 }
 
 #[test]
-fn a_command_that_ignores_term_is_killed_after_the_grace_and_that_is_said() {
-    let ran = wrapped(BLOCK, &format!("trap '' TERM; {}; while :; do sleep 0.1; done", trip()));
+fn killing_a_command_that_ignores_term_after_the_grace_is_reported() {
+    let ran = wrapped(BLOCK, &format!("trap '' TERM; {}; while :; do sleep 0.1; done", exceed()));
     assert_eq!(ran.code(), Some(122));
     assert!(ran.err.contains("has not ended; sent KILL to"), "{}", ran.err);
 }
 
 #[test]
-fn another_first_signal_is_followed_by_term() {
+fn a_different_first_signal_is_followed_by_term() {
     let ran = wrapped(
         &[BLOCK, &["-s", "int"]].concat(),
-        &format!("trap 'echo int' INT; trap 'echo term; exit' TERM; {}; while :; do sleep 0.05; done", trip()),
+        &format!("trap 'echo int' INT; trap 'echo term; exit' TERM; {}; while :; do sleep 0.05; done", exceed()),
     );
     let out = String::from_utf8_lossy(&ran.out).into_owned();
     assert_eq!(ran.code(), Some(122));
     assert!(out.ends_with("int\nterm\n"), "{out}");
     assert!(ran.err.contains("sent TERM"), "{}", ran.err);
-    let soft = wrapped(
+    let graceful = wrapped(
         &[BLOCK, &["--signal", "SIGINT"]].concat(),
-        &format!("trap 'echo result; exit 0' INT; {}; while :; do sleep 0.05; done", trip()),
+        &format!("trap 'echo result; exit 0' INT; {}; while :; do sleep 0.05; done", exceed()),
     );
-    assert!(soft.out.ends_with(b"result\n"));
-    assert_eq!(soft.code(), Some(122));
+    assert!(graceful.out.ends_with(b"result\n"));
+    assert_eq!(graceful.code(), Some(122));
 }
 
 #[test]
-fn a_trip_is_not_late_because_stdout_is_blocked() {
-    // The command fills the pipe that nobody reads, trips, and would go on for ever.
-    let script = format!("{}; trap 'exit' TERM; while :; do echo filling the pipe; done", trip());
+fn a_blocked_stdout_does_not_delay_a_stop() {
+    // The command exceeds the limit, then fills the unread pipe and would go on for ever.
+    let script = format!("{}; trap 'exit' TERM; while :; do echo filling the pipe; done", exceed());
     let began = Instant::now();
     let (mut child, stdout) = start(BLOCK, &script);
     assert_eq!(child.wait().expect("ends").code(), Some(122));
@@ -233,21 +237,21 @@ fn a_trip_is_not_late_because_stdout_is_blocked() {
 }
 
 #[test]
-fn a_command_that_ends_in_the_moment_of_the_trip_is_no_error() {
-    let ran = wrapped(BLOCK, &trip());
+fn a_command_that_ends_just_as_it_is_stopped_is_not_an_error() {
+    let ran = wrapped(BLOCK, &exceed());
     assert_eq!(ran.code(), Some(122));
     assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
 }
 
 #[test]
 fn warn_mode_lets_the_command_end_by_itself() {
-    let ran = wrapped(&["-q", "-l", "1000"], &format!("{}; exit 4", trip()));
+    let ran = wrapped(&["-q", "-l", "1000"], &format!("{}; exit 4", exceed()));
     assert_eq!(ran.code(), Some(4));
     assert!(ran.err.contains("going on"), "{}", ran.err);
 }
 
 #[test]
-fn signals_reach_the_command_once_and_its_status_is_the_end() {
+fn signals_are_forwarded_once_and_the_commands_exit_code_is_kept() {
     for signal in [Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2, Signal::TERM, Signal::ALARM] {
         let number = signal.as_raw();
         let script = format!(
@@ -267,11 +271,11 @@ fn a_second_term_kills_at_once() {
     read_until(&mut stdout, "ready\n");
     kill(&child, Signal::TERM);
     read_until(&mut stdout, "term\n");
-    // One that comes at once is the same again, as `timeout` sends it; so it is sent until it counts.
+    // A TERM right after the first counts as the same one, since `timeout` sends two. Repeat until one counts.
     let began = Instant::now();
     let status = loop {
         kill(&child, Signal::TERM);
-        if let Some(status) = child.try_wait().expect("known") {
+        if let Some(status) = child.try_wait().expect("a status") {
             break status;
         }
     };
@@ -280,25 +284,25 @@ fn a_second_term_kills_at_once() {
 }
 
 #[test]
-fn a_stopped_command_is_woken_to_be_told() {
+fn a_suspended_command_is_continued_so_that_it_gets_the_signal() {
     let (mut child, mut stdout) = start(&["-q", "-k", "1h"], "echo pid $$; kill -STOP $$; sleep 1000");
     let pid = pid_in(&read_until(&mut stdout, "\n"));
-    while !std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).expect("there").contains(") T ") {}
+    while !std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).expect("exists").contains(") T ") {}
     kill(&child, Signal::TERM);
     assert_eq!(child.wait().expect("ends").signal(), Some(15));
 }
 
 #[test]
-fn without_a_terminal_a_signal_reaches_the_commands_group() {
+fn without_a_terminal_a_signal_reaches_the_commands_process_group() {
     let (mut child, mut stdout) = start(&["-q"], "sleep 1000 & echo pid $!; wait; sleep 1000");
     let pid = pid_in(&read_until(&mut stdout, "\n"));
     kill(&child, Signal::TERM);
     assert_eq!(child.wait().expect("ends").signal(), Some(15));
-    while lives(pid) {}
+    while is_alive(pid) {}
 }
 
 #[test]
-fn a_term_that_the_command_ignores_is_followed_by_kill_after_the_grace() {
+fn an_ignored_term_is_followed_by_kill_after_the_grace() {
     let (mut child, mut stdout) = start(&["-q", "-k", "0.2s"], "trap '' TERM; echo ready; while :; do sleep 0.1; done");
     read_until(&mut stdout, "ready\n");
     kill(&child, Signal::TERM);
@@ -307,8 +311,8 @@ fn a_term_that_the_command_ignores_is_followed_by_kill_after_the_grace() {
 
 #[test]
 fn only_the_commands_own_tree_is_signalled() {
-    // As in `budget-tee -- claude | jq`: the reader is in the same job, and lives to read the last line.
-    let script = format!("{}; sleep 1000", trip());
+    // As in `budget-tee -- claude | jq`: the reader is in the same job, and must read the last line.
+    let script = format!("{}; sleep 1000", exceed());
     let pipeline = "\"$0\" -q -l 1000 -m block -- sh -c \"$1\" | { cat; echo read to the end; }; echo ${PIPESTATUS[0]}";
     let output = plain("bash")
         .args(["-c", pipeline, env!("CARGO_BIN_EXE_budget-tee"), &script])
@@ -319,37 +323,37 @@ fn only_the_commands_own_tree_is_signalled() {
 }
 
 #[test]
-fn children_from_before_exec_are_left_alone() {
+fn children_started_before_exec_are_left_alone() {
     let script = format!(
         "sleep 1000 & echo pid $!; exec \"$0\" -q -l 1000 -m block -- sh -c \"{}; sleep 1000\"",
-        trip().replace('"', "\\\"")
+        exceed().replace('"', "\\\"")
     );
     let mut command = plain("bash");
     command.args(["-c", &script, env!("CARGO_BIN_EXE_budget-tee")]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.stderr(Stdio::null()).spawn().expect("starts");
     let pid = pid_in(&read_until(child.stdout.as_mut().expect("piped"), "\n"));
     assert_eq!(child.wait().expect("ends").code(), Some(122));
-    assert!(lives(pid));
-    rustix::process::kill_process(pid, Signal::KILL).expect("it is there");
+    assert!(is_alive(pid));
+    rustix::process::kill_process(pid, Signal::KILL).expect("the process exists");
 }
 
 #[test]
-fn a_pipe_that_something_left_behind_holds_open_is_drained_for_a_while() {
+fn a_pipe_held_open_by_an_orphan_is_drained_for_a_limited_time() {
     let began = Instant::now();
     let (mut child, mut stdout) = start(&["-q"], "(setsid sh -c 'echo pid $$; echo last; exec sleep 1000' &); exit 6");
     let pid = pid_in(read_until(&mut stdout, "\n").as_str());
     assert_eq!(child.wait().expect("ends").code(), Some(6));
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
-    // It was not tripped, so nothing that it left behind is its business.
-    assert!(lives(pid));
-    rustix::process::kill_process(pid, Signal::KILL).expect("it is there");
+    // The run was not stopped, so what the command left behind is not killed.
+    assert!(is_alive(pid));
+    rustix::process::kill_process(pid, Signal::KILL).expect("the process exists");
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).expect("readable");
     assert_eq!(rest, "last\n");
 }
 
 #[test]
-fn what_is_left_in_the_pipe_is_written_however_slow_the_reader() {
+fn output_left_in_the_pipe_is_written_after_the_command_ends() {
     let (mut child, mut stdout) = start(&["-q"], "head -c 300000 /dev/zero | tr '\\0' x; exit 6");
     let mut first = [0; 1];
     stdout.read_exact(&mut first).expect("readable");
@@ -365,13 +369,13 @@ fn a_command_that_closes_its_stdout_is_waited_for() {
     let mut all = String::new();
     stdout.read_to_string(&mut all).expect("readable");
     assert_eq!(all, "ready\n");
-    assert!(child.try_wait().expect("known").is_none());
+    assert!(child.try_wait().expect("a status").is_none());
     kill(&child, Signal::USR1);
     assert_eq!(child.wait().expect("ends").code(), Some(7));
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_command_quietly() {
+fn a_closed_reader_ends_the_command_quietly() {
     for writes in ["while :; do sleep 0.1; done", "while :; do echo line; done"] {
         let (reader, writer) = pipe().expect("a pipe");
         let script = format!("exec 2>/dev/null; echo pid $$; trap '' PIPE; {writes}");
@@ -384,13 +388,13 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
         drop(reader);
         let output = child.wait_with_output().expect("ends");
         assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(141), ""));
-        assert!(!lives(pid));
+        assert!(!is_alive(pid));
     }
 }
 
 #[test]
-fn stdout_that_cannot_be_written_ends_the_command() {
-    let full = File::options().write(true).open("/dev/full").expect("there");
+fn an_unwritable_stdout_ends_the_command() {
+    let full = File::options().write(true).open("/dev/full").expect("exists");
     let output = budget_tee(&shell(&["-q"], "while :; do echo line; sleep 0.01; done"))
         .stdin(Stdio::null())
         .stdout(full)
@@ -406,18 +410,18 @@ fn the_command_ends_when_budget_tee_is_killed() {
     let (mut child, mut stdout) =
         start(&["-q"], "echo pid $$; trap 'echo told; exit' TERM; while :; do sleep 0.01; done");
     let pid = pid_in(&read_until(&mut stdout, "\n"));
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("it is there");
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("the process exists");
     kill(&child, Signal::KILL);
     assert_eq!(child.wait().expect("ends").signal(), Some(9));
-    // Readable once the process has ended.
+    // A pidfd is readable once the process has ended.
     let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
     let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
     assert_eq!(rustix::event::poll(&mut fds, Some(&timeout)).expect("polls"), 1);
 }
 
 #[test]
-fn what_others_leave_to_it_is_reaped() {
-    // The orphan ends while the command goes on: it must not stay a zombie below budget-tee.
+fn orphaned_descendants_are_reaped() {
+    // The orphan ends while the command runs. It must not stay a zombie child of budget-tee.
     let script = "(sh -c 'echo pid $$; read line </dev/fd/3' 3<&0 &) ; wait; cat; \
                   while ls /proc/$PPID/task/$PPID/children >/dev/null && grep -q ' ' /proc/$PPID/task/$PPID/children && \
                   [ $(wc -w </proc/$PPID/task/$PPID/children) -gt 1 ]; do sleep 0.01; done; exit 8";
@@ -425,11 +429,11 @@ fn what_others_leave_to_it_is_reaped() {
     let pid = pid_in(&read_until(&mut stdout, "\n"));
     child.stdin.take().expect("piped").write_all(b"\n").expect("written");
     assert_eq!(child.wait().expect("ends").code(), Some(8));
-    assert!(!lives(pid));
+    assert!(!is_alive(pid));
 }
 
 #[test]
-fn in_a_terminals_group_the_command_stays_and_reads_the_terminal() {
+fn on_a_terminal_the_command_stays_in_the_foreground_process_group() {
     let (mut ours, theirs) = terminal(80);
     let mut command = plain("setsid");
     command.args(["--ctty", env!("CARGO_BIN_EXE_budget-tee"), "-q", "--", "sh", "-c"]);
@@ -438,18 +442,18 @@ fn in_a_terminals_group_the_command_stays_and_reads_the_terminal() {
     let mut child = command.spawn().expect("starts");
     drop(command);
     ours.write_all(b"typed\n").expect("written");
-    let seen = read_until(&mut ours, "got typed\r\n");
-    assert!(seen.contains("got typed"), "{seen}");
+    let output = read_until(&mut ours, "got typed\r\n");
+    assert!(output.contains("got typed"), "{output}");
     let groups = read_until(&mut ours, "\n") + &read_until(&mut ours, "\n");
     let groups: Vec<_> = groups.split_ascii_whitespace().collect();
     assert_eq!(groups[0], groups[1], "one process group");
-    // The terminal sends Ctrl-C to both; the command dies of it, and budget-tee follows.
+    // Ctrl-C goes to both. The command dies of it, and budget-tee dies of the same signal.
     ours.write_all(b"\x03").expect("written");
     assert_eq!(child.wait().expect("ends").signal(), Some(2));
 }
 
 #[test]
-fn the_stand_in_for_claude_does_what_claude_does() {
+fn the_stand_in_for_claude_behaves_like_claude() {
     let claude = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/claude");
     let run = |args: &[&str]| {
         let mut command = budget_tee(&[args, &["--", claude]].concat());
@@ -458,17 +462,17 @@ fn the_stand_in_for_claude_does_what_claude_does() {
     };
     let whole = run(&["-q"]);
     assert_eq!((whole.code(), whole.out), (Some(0), bytes("review.jsonl")));
-    let hard = run(&["-q", "-l", "20k", "-m", "block"]);
-    assert_eq!(hard.code(), Some(122));
-    assert!(!String::from_utf8_lossy(&hard.out).contains("\"type\":\"result\""));
-    let soft = run(&["-q", "-l", "20k", "-m", "block", "-s", "INT"]);
-    assert_eq!(soft.code(), Some(122));
-    assert!(String::from_utf8_lossy(&soft.out).contains("\"type\":\"result\""));
+    let term = run(&["-q", "-l", "20k", "-m", "block"]);
+    assert_eq!(term.code(), Some(122));
+    assert!(!String::from_utf8_lossy(&term.out).contains("\"type\":\"result\""));
+    let int = run(&["-q", "-l", "20k", "-m", "block", "-s", "INT"]);
+    assert_eq!(int.code(), Some(122));
+    assert!(String::from_utf8_lossy(&int.out).contains("\"type\":\"result\""));
 }
 
 #[test]
-fn many_trips_leave_nothing_behind() {
-    let script = format!("sleep 1000 & echo pid $!; setsid sleep 1000 & echo pid $!; {}; wait", trip());
+fn repeated_stops_leave_no_processes_behind() {
+    let script = format!("sleep 1000 & echo pid $!; setsid sleep 1000 & echo pid $!; {}; wait", exceed());
     for _ in 0..20 {
         let (mut child, mut stdout) = start(BLOCK, &script);
         let mut out = String::new();
@@ -477,13 +481,13 @@ fn many_trips_leave_nothing_behind() {
         let pids: Vec<_> = out.lines().filter(|line| line.starts_with("pid")).map(pid_in).collect();
         assert_eq!(pids.len(), 2, "{out}");
         for pid in pids {
-            assert!(!lives(pid));
+            assert!(!is_alive(pid));
         }
     }
 }
 
 #[test]
-fn a_reader_that_is_gone_is_not_asked_for_again_and_again() {
+fn a_closed_reader_does_not_cause_a_busy_loop() {
     let (mut reader, writer) = pipe().expect("a pipe");
     let script = "trap '' TERM PIPE; echo ready; while [ ! -e /proc/$PPID/task ]; do :; done; read line";
     let mut command = budget_tee(&shell(&["-q", "-k", "1s"], script));
@@ -491,13 +495,17 @@ fn a_reader_that_is_gone_is_not_asked_for_again_and_again() {
     drop(command);
     read_until(&mut reader, "ready\n");
     drop(reader);
-    // The grace is the time that is looked at: user and system time in ticks of 10 ms.
+    // During the grace, budget-tee must use little CPU time: user and system time in ticks of 10 ms.
     let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), rustix::process::PidfdFlags::empty());
-    let fd = pidfd.expect("it is there");
+    let fd = pidfd.expect("the process exists");
     let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 700_000_000 };
     let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-    assert_eq!(rustix::event::poll(&mut fds, Some(&timeout)).expect("polls"), 0, "it waits for the grace");
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("there");
+    assert_eq!(
+        rustix::event::poll(&mut fds, Some(&timeout)).expect("polls"),
+        0,
+        "the run ends before the grace is over"
+    );
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("exists");
     let ticks: u64 = stat
         .rsplit(')')
         .next()
@@ -507,12 +515,12 @@ fn a_reader_that_is_gone_is_not_asked_for_again_and_again() {
         .take(2)
         .filter_map(|t| t.parse::<u64>().ok())
         .sum();
-    assert!(ticks < 20, "{ticks} ticks of the processor");
+    assert!(ticks < 20, "{ticks} ticks of CPU time");
     assert_eq!(child.wait().expect("ends").code(), Some(141));
 }
 
 #[test]
-fn a_start_with_chld_ignored_ends_all_the_same() {
+fn a_run_started_with_sigchld_ignored_still_ends() {
     let mut perl = plain("perl");
     perl.args([
         "-e",
@@ -528,7 +536,7 @@ fn a_start_with_chld_ignored_ends_all_the_same() {
 }
 
 #[test]
-fn a_summary_that_cannot_be_written_is_a_failure_here_too() {
+fn an_unwritable_summary_fails_a_command_that_succeeded() {
     let ran = run(&["-q", "--summary", "/dev/full", "--", "true"], b"");
     assert_eq!(ran.code(), Some(125), "{}", ran.err);
     let ran = run(&["-q", "--summary", "/dev/full", "--", "false"], b"");
@@ -536,7 +544,7 @@ fn a_summary_that_cannot_be_written_is_a_failure_here_too() {
 }
 
 #[test]
-fn as_the_first_process_of_a_container_it_reaps_passes_on_and_ends() {
+fn as_pid_1_of_a_container_it_reaps_forwards_signals_and_ends() {
     let container = |script: &str| {
         let mut command = plain("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc", env!("CARGO_BIN_EXE_budget-tee"), "-q", "--"]);
@@ -544,26 +552,26 @@ fn as_the_first_process_of_a_container_it_reaps_passes_on_and_ends() {
         command
     };
     if !container("true").status().is_ok_and(|status| status.success()) {
-        let note: &[u8] = b"skipped: no namespaces here\n";
-        std::io::stderr().write_all(note).expect("stderr takes a note");
+        let note: &[u8] = b"skipped: namespaces are not available\n";
+        std::io::stderr().write_all(note).expect("stderr is writable");
         return;
     }
-    // An orphan that has ended is no zombie below it for long.
+    // An orphan that has ended does not stay a zombie.
     let orphan = "(sh -c 'exit 7' &); until ! grep -qs '^State:.Z' /proc/[0-9]*/status; do :; done; exit 5";
     assert_eq!(container(orphan).status().expect("runs").code(), Some(5));
-    // TERM reaches the command; the first process cannot die of a signal, so that the code tells.
+    // TERM reaches the command. PID 1 cannot die of a signal, so the exit code reports it.
     let mut child = container("trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done").spawn().expect("starts");
     read_until(child.stdout.as_mut().expect("piped"), "ready\n");
-    let inner = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).expect("there");
-    rustix::process::kill_process(pid_in(&inner), Signal::TERM).expect("it is there");
+    let inner = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).expect("exists");
+    rustix::process::kill_process(pid_in(&inner), Signal::TERM).expect("the process exists");
     assert_eq!(child.wait().expect("ends").code(), Some(6));
     assert_eq!(container("kill -TERM $$").status().expect("runs").code(), Some(143));
 }
 
 #[test]
-fn a_window_that_is_closed_ends_the_command_and_budget_tee() {
+fn a_closed_terminal_ends_the_command_and_budget_tee() {
     let (ours, theirs) = terminal(80);
-    // A test that was itself started with nohup has HUP ignored.
+    // HUP is ignored if the tests were started with nohup.
     let mut command = plain("env");
     command.args(["--default-signal=HUP", "setsid", "--ctty", env!("CARGO_BIN_EXE_budget-tee")]);
     command.args(shell(&["-l", "1M"], "echo pid $$; exec sleep 60"));
@@ -574,11 +582,11 @@ fn a_window_that_is_closed_ends_the_command_and_budget_tee() {
     let pid = pid_in(&read_until(&mut stdout, "\n"));
     drop(ours);
     assert_eq!(child.wait().expect("ends").signal(), Some(Signal::HUP.as_raw()));
-    assert!(!lives(pid));
+    assert!(!is_alive(pid));
 }
 
 #[test]
-fn a_closed_window_leaves_the_command_the_time_to_end_by_itself() {
+fn a_closed_terminal_gives_the_command_time_to_end() {
     let (mut ours, theirs) = terminal(80);
     let mut command = plain("env");
     command.args(["--default-signal=HUP", "setsid", "--ctty", env!("CARGO_BIN_EXE_budget-tee"), "-q"]);
@@ -591,28 +599,28 @@ fn a_closed_window_leaves_the_command_the_time_to_end_by_itself() {
     assert_eq!(child.wait().expect("ends").code(), Some(7));
 }
 
-/// A result line, as a shell writes it.
+/// A shell command that prints a result record.
 const RESULT: &str = "echo '{\"type\":\"result\",\"session_id\":\"s\",\"usage\":{\"input_tokens\":1}}'";
 
 #[test]
-fn a_command_that_stays_after_its_result_line_is_ended_where_that_is_wanted() {
+fn linger_ends_a_command_that_stays_after_its_result() {
     let ran = wrapped(&["-q", "--linger", "0.1s"], &format!("{RESULT}; exec sleep 60"));
     assert_eq!(ran.code(), Some(0), "{}", ran.err);
     assert!(ran.err.contains("has not ended after its result record"), "{}", ran.err);
-    // One with an exit code of its own keeps it.
+    // A command that exits with a code of its own keeps it.
     let script = format!("trap 'exit 7' TERM; {RESULT}; while :; do sleep 0.01; done");
     assert_eq!(wrapped(&["-q", "--linger", "0.1s"], &script).code(), Some(7));
-    // What comes then and is no turn changes nothing; and a signal of choice is one too.
+    // Later records that do not begin a turn do not matter, and --signal is used here too.
     let noise = "echo '{\"type\":\"system\",\"subtype\":\"task_notification\",\"usage\":{},\"x\":\"\\u0065\"}'";
     let script = format!("trap 'exit 130' INT; {RESULT}; {noise}; while :; do sleep 0.01; done");
     assert_eq!(wrapped(&["-q", "--linger", "0.1s", "-s", "INT"], &script).code(), Some(0));
-    // What it started goes with it, and what does not end is killed.
+    // The processes it started are ended too, and one that ignores TERM is killed.
     let script = format!("trap '' TERM; {RESULT}; while :; do sleep 60; done");
     assert_eq!(wrapped(&["-q", "--linger", "0.1s", "-k", "0.1s"], &script).code(), Some(0));
 }
 
 #[test]
-fn a_command_that_goes_on_after_a_result_line_is_left_alone() {
+fn linger_leaves_a_command_alone_that_continues_after_a_result() {
     let next = format!("echo '{}'", assistant("a", 1).trim_end());
     let ran = wrapped(&["-q", "--linger", "0.1s"], &format!("{RESULT}; {next}; sleep 0.5; exit 5"));
     assert_eq!((ran.code(), ran.err.as_str()), (Some(5), ""));
