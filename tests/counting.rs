@@ -1,5 +1,5 @@
-//! Totals of whole streams: of each kind of stream as a fixture, and of recorded ones.
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+//! Totals of whole streams: a fixture for each kind of stream, and recorded streams.
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod harness;
 
@@ -40,7 +40,7 @@ const FIXTURES: [(&str, [u64; 5], bool); 24] = [
     ("odd", [153, 18, 0, 0, 8], true),
 ];
 
-/// Totals and messages of a stream whose reads have these sizes, over and over.
+/// Totals and messages of a stream that is read in parts of these sizes, repeated to its end.
 fn totals(bytes: &[u8], sizes: &[usize]) -> [u64; 5] {
     let mut run = Run::default();
     let mut rest = bytes;
@@ -54,12 +54,12 @@ fn totals(bytes: &[u8], sizes: &[usize]) -> [u64; 5] {
     }
     run.finish();
     let Tokens { input, output, cache_write, cache_read } = run.meter.total().tokens;
-    assert_eq!(run.meter.by_model().sum(), run.meter.total(), "the models' sum");
+    assert_eq!(run.meter.by_model().sum(), run.meter.total(), "the sum of all models");
     [input, output, cache_write, cache_read, run.meter.messages()]
 }
 
 #[test]
-fn every_kind_of_stream_for_every_size_of_read() {
+fn totals_do_not_depend_on_the_size_of_reads() {
     for (name, want, _) in FIXTURES {
         let bytes = bytes(&format!("{name}.jsonl"));
         for size in [1, 2, 3, 5, 64, 1000, 4096, usize::MAX] {
@@ -80,7 +80,7 @@ fn every_fixture_is_in_the_table() {
 }
 
 #[test]
-fn the_summary_has_the_totals_and_stdout_is_stdin() {
+fn the_summary_has_the_totals_and_stdout_equals_stdin() {
     for (name, [input, output, cache_write, cache_read, messages], lower_bound) in FIXTURES {
         let bytes = bytes(&format!("{name}.jsonl"));
         let (ran, summary) = summary(&[], &bytes);
@@ -99,15 +99,15 @@ fn the_summary_has_the_totals_and_stdout_is_stdin() {
 }
 
 #[test]
-fn recorded_streams_where_they_are() {
+fn recorded_streams_give_their_documented_totals() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/streams");
     let Ok(table) = std::fs::read_to_string(folder.join("README.md")) else {
         let note = format!("skipped: no recorded streams in {}\n", folder.display());
-        std::io::stderr().write_all(note.as_bytes()).expect("stderr takes a note");
+        std::io::stderr().write_all(note.as_bytes()).expect("stderr is writable");
         return;
     };
     let number = |cell: &str| cell.trim().replace(',', "").parse::<u64>().ok();
-    let mut seen = 0;
+    let mut rows = 0;
     for row in table.lines().filter(|row| row.starts_with("| `")) {
         let cells: Vec<_> = row.split('|').collect();
         let name = cells[1].trim().trim_matches('`');
@@ -115,7 +115,7 @@ fn recorded_streams_where_they_are() {
         let [input, cache_write, cache_read, output, _, messages] = numbers[..] else {
             panic!("not a row of numbers: {row}");
         };
-        let bytes = std::fs::read(folder.join(name)).expect("the stream is there");
+        let bytes = std::fs::read(folder.join(name)).expect("the stream exists");
         let want = [input, output, cache_write, cache_read, messages];
         for sizes in [&[usize::MAX][..], &[1], &[3, 1, 4, 1, 5, 9, 2, 6], &[4096], &[65536]] {
             assert_eq!(totals(&bytes, sizes), want, "{name} in reads of {sizes:?}");
@@ -123,9 +123,9 @@ fn recorded_streams_where_they_are() {
         let (ran, summary) = summary(&["--quiet"], &bytes);
         assert_eq!(ran.out, bytes, "{name}");
         assert_eq!(summary["tokens"]["counted"], input + output + cache_write + cache_read, "{name}");
-        seen += 1;
+        rows += 1;
     }
-    assert!(seen > 0);
+    assert!(rows > 0);
 }
 
 proptest! {
@@ -179,13 +179,13 @@ fn the_same_message_id_in_another_session_is_another_message() {
 }
 
 #[test]
-fn messages_without_an_id_count_by_themselves() {
+fn messages_without_an_id_count_separately() {
     let line = "{\"type\":\"assistant\",\"message\":{\"usage\":{\"input_tokens\":5}}}\n";
     assert_eq!(tokens(&line.repeat(3)), [15, 0, 0, 0, 3]);
 }
 
 #[test]
-fn deltas_belong_to_the_last_start_with_the_same_session_and_parent() {
+fn deltas_belong_to_the_last_message_start_of_their_session_and_parent() {
     let start = |parent: &str, id: &str| {
         format!(
             r#"{{"type":"stream_event","session_id":"s","parent_tool_use_id":{parent},"event":{{"type":"message_start","message":{{"id":"{id}","usage":{{"input_tokens":100}}}}}}}}"#
@@ -199,12 +199,12 @@ fn deltas_belong_to_the_last_start_with_the_same_session_and_parent() {
     let (main, agent) = ("null", "\"t\"");
     let lines = [start(main, "m"), start(agent, "a"), delta(main, 7), delta(agent, 5), delta(main, 9)].concat();
     assert_eq!(tokens(&lines), [200, 14, 0, 0, 2]);
-    // Deltas whose start was not seen are cumulative all the same.
+    // Deltas are cumulative even if their message_start is missing.
     assert_eq!(tokens(&[delta(main, 7), delta(main, 9)].concat()), [0, 9, 0, 0, 1]);
 }
 
 #[test]
-fn totals_hold_when_messages_sessions_and_models_are_forgotten() {
+fn totals_stay_exact_when_old_messages_sessions_and_models_are_evicted() {
     let mut run = Run::default();
     for n in 0..20_000 {
         let line = format!(
@@ -221,7 +221,7 @@ fn totals_hold_when_messages_sessions_and_models_are_forgotten() {
 }
 
 #[test]
-fn a_gateway_that_reports_nothing_is_pointed_out_once() {
+fn a_gateway_without_usage_is_reported_once() {
     let ran = run(&["-q"], &bytes("gateway-silent.jsonl"));
     assert_eq!(ran.err.matches("blind").count(), 1, "{}", ran.err);
     let ran = run(&["-q"], &bytes("gateway-partly.jsonl"));
@@ -229,14 +229,14 @@ fn a_gateway_that_reports_nothing_is_pointed_out_once() {
 }
 
 #[test]
-fn what_a_resumed_session_brought_along_is_said() {
+fn usage_carried_over_by_a_resumed_session_is_reported() {
     let ran = run(&["-q"], &bytes("resumed.jsonl"));
     assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
     assert!(ran.err.contains("input 10, output 114, cache-write 6779, cache-read 6931"), "{}", ran.err);
 }
 
 #[test]
-fn a_stream_without_usage_is_pointed_out() {
+fn a_stream_without_usage_is_reported() {
     for input in [b"" as &[u8], b"plain text\n", b"{\"type\":\"user\"}\n"] {
         let ran = run(&["-q"], input);
         assert_eq!((ran.code(), ran.out.as_slice()), (Some(0), input));
@@ -244,15 +244,15 @@ fn a_stream_without_usage_is_pointed_out() {
     }
 }
 
-/// An assistant line of session `s`: its message, its parent, tokens as input, output, cache-write
-/// and cache-read, and what else stands in the line.
+/// An assistant record of session `s`: the id of its message, its parent, its tokens (input, output,
+/// cache-write, cache-read), and further fields.
 fn message(id: &str, parent: &str, [input, output, write, read]: [u64; 4], more: &str) -> String {
     format!(
         r#"{{"type":"assistant","session_id":"s","parent_tool_use_id":{parent}{more},"message":{{"id":"{id}","model":"m","usage":{{"input_tokens":{input},"output_tokens":{output},"cache_creation_input_tokens":{write},"cache_read_input_tokens":{read}}}}}}}"#
     ) + "\n"
 }
 
-/// A result line of session `s`: its `modelUsage`, its usage.
+/// A result record of session `s`: its `modelUsage` and its `usage`.
 fn result([input, output, write, read]: [u64; 4], usage: Option<[u64; 4]>) -> String {
     let usage = usage.map_or(String::new(), |[input, output, write, read]| {
         format!(
@@ -267,7 +267,7 @@ fn result([input, output, write, read]: [u64; 4], usage: Option<[u64; 4]>) -> St
 const MAIN: &str = "null";
 
 #[test]
-fn what_is_carried_over_is_taken_off_even_beside_a_call_that_is_in_no_model_usage() {
+fn carried_over_usage_is_subtracted_even_if_a_call_is_missing_from_model_usage() {
     let agent = r#"{"type":"user","session_id":"s","tool_use_result":{"agentId":"x","usage":{"input_tokens":7,"output_tokens":1}}}"#;
     let lines =
         message("m", MAIN, [2, 1, 10, 100], "") + agent + "\n" + &result([4, 200, 900, 5000], Some([2, 5, 10, 100]));
@@ -275,17 +275,17 @@ fn what_is_carried_over_is_taken_off_even_beside_a_call_that_is_in_no_model_usag
 }
 
 #[test]
-fn a_background_agents_call_in_flight_is_no_new_process() {
+fn a_background_agents_call_in_flight_is_not_taken_for_a_new_process() {
     let first = message("m0", MAIN, [10, 5, 0, 100], "") + &result([10, 5, 0, 100], None);
     let in_flight = message("s1", "\"p\"", [5, 1, 0, 0], "") + &result([10, 5, 0, 100], None);
     assert_eq!(tokens(&(first.clone() + &in_flight + &result([15, 9, 0, 100], None))), [15, 9, 0, 100, 2]);
-    // The same lines in the main loop can only be a new process.
+    // The same records in the main loop can only come from a new process.
     let ended = message("m1", MAIN, [5, 1, 0, 0], "") + &result([10, 5, 0, 100], None);
     assert_eq!(tokens(&(first + &ended)), [20, 10, 0, 200, 2]);
 }
 
 #[test]
-fn the_last_start_of_a_message_is_what_deltas_belong_to() {
+fn deltas_belong_to_the_most_recent_message_start() {
     let start = |id: &str| {
         format!(
             r#"{{"type":"stream_event","session_id":"s","event":{{"type":"message_start","message":{{"id":"{id}","usage":{{"input_tokens":1,"output_tokens":1}}}}}}}}"#
@@ -301,16 +301,16 @@ fn the_last_start_of_a_message_is_what_deltas_belong_to() {
 }
 
 #[test]
-fn an_aborted_message_is_kept_beside_settlements_and_turns() {
+fn an_aborted_message_counts_in_addition_to_settlements_and_turns() {
     let aborted = ",\"aborted\":true";
-    // What was counted of it since the last settlement, no more and no less.
+    // It adds exactly what was counted of it since the last settlement.
     let lines = message("a", MAIN, [1, 0, 0, 0], "")
         + &result([9, 0, 0, 0], None)
         + &message("a", MAIN, [1, 7, 0, 0], "")
         + &message("a", MAIN, [1, 7, 0, 0], aborted)
         + &result([12, 8, 0, 0], None);
     assert_eq!(tokens(&lines), [12, 15, 0, 0, 1]);
-    // A turn without modelUsage takes in only what was counted in it.
+    // A turn without modelUsage settles only what was counted in that turn.
     let turn =
         |input: u64| format!("{{\"type\":\"result\",\"session_id\":\"s\",\"usage\":{{\"input_tokens\":{input}}}}}\n");
     let lines = message("a", MAIN, [10, 0, 0, 0], "")
@@ -319,28 +319,28 @@ fn an_aborted_message_is_kept_beside_settlements_and_turns() {
         + &message("a", MAIN, [10, 0, 0, 0], aborted)
         + &turn(5);
     assert_eq!(tokens(&lines), [15, 0, 0, 0, 2]);
-    // The mark counts without a usage object beside it.
-    let mark = "{\"type\":\"assistant\",\"session_id\":\"s\",\"aborted\":true,\"message\":{\"id\":\"a\"}}\n";
-    let lines = message("a", MAIN, [3, 1, 0, 0], "") + mark + &result([3, 0, 0, 0], None);
+    // `aborted` works in a record without usage.
+    let aborted_only = "{\"type\":\"assistant\",\"session_id\":\"s\",\"aborted\":true,\"message\":{\"id\":\"a\"}}\n";
+    let lines = message("a", MAIN, [3, 1, 0, 0], "") + aborted_only + &result([3, 0, 0, 0], None);
     assert_eq!(tokens(&lines), [6, 1, 0, 0, 1]);
 }
 
 #[test]
-fn an_event_without_meaning_hides_no_tool_result() {
+fn a_null_event_does_not_hide_a_tool_result() {
     let agent = message("s1", "\"t\"", [5, 1, 0, 0], "");
     let result = r#"{"type":"user","session_id":"s","message":{"content":[{"type":"tool_result","tool_use_id":"t"}]},"event":null,"tool_use_result":{"agentId":"x","usage":{"input_tokens":5,"output_tokens":9}}}"#;
     assert_eq!(tokens(&(agent + result)), [5, 9, 0, 0, 1]);
 }
 
 #[test]
-fn a_result_line_ends_its_turn_whatever_it_tells() {
+fn a_result_record_ends_its_turn_even_without_usage() {
     let turn = "{\"type\":\"result\",\"session_id\":\"s\",\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}\n";
     let bare = "{\"type\":\"result\",\"session_id\":\"s\"}\n";
     assert_eq!(tokens(&(message("a", MAIN, [1, 1, 0, 0], "") + bare + turn)), [2, 3, 0, 0, 1]);
 }
 
 #[test]
-fn a_reset_that_names_no_session_is_the_last_ones() {
+fn a_reset_without_a_session_applies_to_the_last_session() {
     let lines = message("a", MAIN, [5, 1, 0, 0], "")
         + &result([5, 1, 0, 0], None)
         + "{\"type\":\"conversation_reset\"}\n"
