@@ -1,6 +1,6 @@
-//! Budgets in dollars, prices, and files of defaults, from outside.
+//! Tests of budgets in dollars, price files and config files.
 
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod harness;
 
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use harness::{Ran, assistant, budget_tee, bytes, finish, run, summary};
 
-/// An assistant line of `model` with so many output tokens.
+/// An assistant record of `model` with `output` output tokens.
 fn line(id: &str, model: &str, output: u64) -> String {
     format!(
         r#"{{"type":"assistant","session_id":"s","message":{{"id":"{id}","model":"{model}","usage":{{"output_tokens":{output}}}}}}}"#
     ) + "\n"
 }
 
-/// A result line with the vendor's cost in dollars.
+/// A result record with the vendor's cost in dollars.
 fn result(output: u64, total: &str, cost: &str) -> String {
     format!(
         r#"{{"type":"result","session_id":"s","total_cost_usd":{total},"modelUsage":{{"claude-haiku-4-5":{{"outputTokens":{output}{cost}}}}}}}"#
@@ -24,7 +24,7 @@ fn result(output: u64, total: &str, cost: &str) -> String {
 
 const HAIKU: &str = "claude-haiku-4-5";
 
-/// Dollars that a stream comes to.
+/// The cost of a stream in dollars.
 fn dollars(args: &[&str], input: &str) -> f64 {
     summary(args, input.as_bytes()).1["usd"].as_f64().expect("a number")
 }
@@ -40,8 +40,8 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
-fn whichever_budget_is_exceeded_first_trips_and_names_itself() {
-    // 5 dollars a million tokens.
+fn the_first_budget_exceeded_stops_the_run_and_is_named() {
+    // The output price is 5 dollars per million tokens.
     let input = line("a", HAIKU, 1000) + &line("b", HAIKU, 1000);
     let block = |args: &[&str]| run(&[&["-q", "-m", "block"], args].concat(), input.as_bytes());
     let tokens = block(&["-l", "1500", "-l", "1usd"]);
@@ -58,44 +58,44 @@ fn whichever_budget_is_exceeded_first_trips_and_names_itself() {
 }
 
 #[test]
-fn a_message_is_priced_once_however_often_it_grows() {
+fn a_growing_message_is_priced_once() {
     let input = line("a", HAIKU, 1) + &line("a", HAIKU, 1000) + &line("a", HAIKU, 1000);
     assert!((dollars(&[], &input) - 0.005).abs() < 1e-9);
 }
 
 #[test]
-fn the_vendors_figure_settles_it_and_never_lowers_it() {
+fn the_vendors_cost_settles_the_total_and_never_lowers_it() {
     let live = line("a", HAIKU, 1000);
-    let two = |a: &str| live.clone() + a;
+    let then = |result: &str| live.clone() + result;
     for (input, want) in [
-        (two(&result(1000, "0.5", ",\"costUSD\":0.25")), 0.25),
-        (two(&result(1000, "0.5", "")), 0.5),
-        (two(&result(1000, "0.5", ",\"costUSD\":0.25")) + &result(1000, "0.5", ",\"costUSD\":0.25"), 0.25),
-        (two(&result(1000, "0.001", "")), 0.005),
-        (two(&result(2000, "null", "")), 0.01),
-        (two("{\"type\":\"result\",\"session_id\":\"s\",\"total_cost_usd\":0.125}\n"), 0.125),
+        (then(&result(1000, "0.5", ",\"costUSD\":0.25")), 0.25),
+        (then(&result(1000, "0.5", "")), 0.5),
+        (then(&result(1000, "0.5", ",\"costUSD\":0.25")) + &result(1000, "0.5", ",\"costUSD\":0.25"), 0.25),
+        (then(&result(1000, "0.001", "")), 0.005),
+        (then(&result(2000, "null", "")), 0.01),
+        (then("{\"type\":\"result\",\"session_id\":\"s\",\"total_cost_usd\":0.125}\n"), 0.125),
     ] {
         assert!((dollars(&[], &input) - want).abs() < 1e-9, "{want}: {input}");
     }
 }
 
 #[test]
-fn a_turn_without_model_usage_is_raised_at_its_models_price() {
+fn usage_of_a_turn_without_model_usage_is_priced_as_its_model() {
     let input =
         line("a", HAIKU, 10) + "{\"type\":\"result\",\"session_id\":\"s\",\"usage\":{\"output_tokens\":1000}}\n";
     assert!((dollars(&[], &input) - 0.005).abs() < 1e-9);
 }
 
 #[test]
-fn what_a_resumed_session_brought_along_costs_nothing() {
+fn usage_carried_over_by_a_resumed_session_costs_nothing() {
     let resumed = String::from_utf8(bytes("resumed.jsonl")).expect("UTF-8");
-    // 10 + 5 input, 85 + 60 output, 209 + 40 written, 13710 + 13919 read, of Haiku 4.5.
-    let (spent, want) = (dollars(&[], &resumed), (15.0 + 145.0 * 5.0 + 249.0 * 1.25 + 27_629.0 * 0.1) / 1e6);
-    assert!(spent > want / 2.0 && spent < want * 1.1, "{spent} {want}");
+    // Haiku 4.5: 10 + 5 input, 85 + 60 output, 209 + 40 cache-write, 13710 + 13919 cache-read.
+    let (cost, want) = (dollars(&[], &resumed), (15.0 + 145.0 * 5.0 + 249.0 * 1.25 + 27_629.0 * 0.1) / 1e6);
+    assert!(cost > want / 2.0 && cost < want * 1.1, "{cost} {want}");
 }
 
 #[test]
-fn a_model_without_a_price_is_priced_as_chosen_said_once_and_marked() {
+fn an_unpriced_model_is_priced_as_chosen_and_reported_once() {
     let input = line("a", "glm-5", 1000) + &line("b", "glm-5", 1000);
     let run = |args: &[&str]| summary(&[&["-q", "-l", "10usd", "-m", "block"], args].concat(), input.as_bytes());
     for (args, cost, words) in [
@@ -117,7 +117,7 @@ fn a_model_without_a_price_is_priced_as_chosen_said_once_and_marked() {
 }
 
 #[test]
-fn prices_of_ones_own_and_bad_ones() {
+fn a_price_file_is_used_and_an_invalid_one_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let row = |input: &str| {
         format!(
@@ -126,7 +126,7 @@ fn prices_of_ones_own_and_bad_ones() {
     };
     let good = file(&folder, "good.json", &row("1"));
     assert!((dollars(&["--prices", text(&good)], &line("a", "glm-5", 1000)) - 0.007).abs() < 1e-9);
-    for (table, says) in [
+    for (table, message) in [
         (row("-1"), "row 1, field input"),
         (row("NaN"), "is not JSON"),
         (row("\"1\""), "row 1, field input"),
@@ -136,7 +136,7 @@ fn prices_of_ones_own_and_bad_ones() {
         let bad = file(&folder, "bad.json", &table);
         let ran = run(&["--prices", text(&bad)], b"unread");
         assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
-        assert!(ran.err.contains(text(&bad)) && ran.err.contains(says), "{says}: {}", ran.err);
+        assert!(ran.err.contains(text(&bad)) && ran.err.contains(message), "{message}: {}", ran.err);
     }
 }
 
@@ -164,14 +164,14 @@ fn runs_share_budgets_in_dollars_exactly() {
     assert_eq!((facts["usd"].as_f64(), code), (Some(0.68), Some(122)));
     assert_eq!(facts["budgets"][0]["exceeded"], false);
     assert_eq!((facts["budgets"][1]["used"].as_f64(), facts["budgets"][1]["unit"].as_str()), (Some(0.36), Some("usd")));
-    // What is left does not hold the estimate of one more.
+    // The rest of the budget is smaller than the estimate of another run.
     let refused = run(&["-q", "-L", text(&ledger), "-l", "0.7usd", "-e", "0.03usd", "-m", "block"], b"");
     assert_eq!(refused.code(), Some(121));
     assert!(refused.err.contains("estimate of $0.03 does not fit"), "{}", refused.err);
 }
 
 #[test]
-fn a_file_of_defaults_gives_way_to_environment_and_command_line_budget_by_budget() {
+fn the_environment_and_options_override_the_config_file_budget_by_budget() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = file(
         &folder,
@@ -188,12 +188,12 @@ fn a_file_of_defaults_gives_way_to_environment_and_command_line_budget_by_budget
         let facts: serde_json::Value =
             serde_json::from_slice(&std::fs::read(summary).expect("a summary")).expect("JSON");
         let budgets = facts["budgets"].as_array().expect("a list").clone();
-        let of = |name: &str, unit: &str| {
+        let limit = |name: &str, unit: &str| {
             budgets.iter().find(|b| b["name"] == name && b["unit"] == unit).and_then(|b| b["limit"].as_f64())
         };
         assert_eq!((&facts["mode"], ran.err.lines().count()), (&"block".into(), 1), "{}", ran.err);
-        [of("overall", "tokens"), of("overall", "usd"), of("/a", "tokens"), of("/a", "usd"), of("/b", "tokens")]
-            .map(Option::unwrap_or_default)
+        [("overall", "tokens"), ("overall", "usd"), ("/a", "tokens"), ("/a", "usd"), ("/b", "tokens")]
+            .map(|(name, unit)| limit(name, unit).unwrap_or_default())
     };
     assert_eq!(limits(&[], &[]), [1000.0, 1.5, 500.0, 0.5, 600.0]);
     assert_eq!(limits(&[("BUDGET_TEE_LIMIT", "2k")], &[]), [2000.0, 1.5, 500.0, 0.5, 600.0]);
@@ -202,9 +202,9 @@ fn a_file_of_defaults_gives_way_to_environment_and_command_line_budget_by_budget
 }
 
 #[test]
-fn a_bad_file_of_defaults_is_refused_with_its_field() {
+fn an_invalid_config_file_is_refused_naming_the_field() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (contents, says) in [
+    for (contents, message) in [
         (r#"{"overall":1}"#, "overall: unknown field"),
         (r#"{"limit":"5x"}"#, "invalid value '5x'"),
         (r#"{"limit":[1,2]}"#, "--limit is given twice in tokens"),
@@ -215,14 +215,14 @@ fn a_bad_file_of_defaults_is_refused_with_its_field() {
         let config = file(&folder, "bad.json", contents);
         let ran = run(&["--config", text(&config)], b"");
         assert_eq!(ran.code(), Some(125));
-        assert!(ran.err.contains(text(&config)) && ran.err.contains(says), "{says}: {}", ran.err);
+        assert!(ran.err.contains(text(&config)) && ran.err.contains(message), "{message}: {}", ran.err);
     }
     let ran = run(&["--config", "/nowhere"], b"");
     assert!(ran.err.contains("cannot read config /nowhere: No such file"), "{}", ran.err);
 }
 
 #[test]
-fn the_summary_says_what_stopped_it() {
+fn the_summary_gives_the_stop_reason() {
     let line = assistant("a", 5000);
     for (args, want) in [
         (&["-q", "-m", "block", "-l", "1k"][..], serde_json::json!("budget")),
