@@ -1,7 +1,7 @@
-//! Rules that are tests: the manual page, the README and the help say what the program does, and
-//! only the owner of a device mentions it.
+//! Tests of rules: the manual page, the README and the help describe what the program does, and only
+//! the owner of a device mentions it.
 
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod harness;
 
@@ -13,16 +13,16 @@ use budget_tee::error::Exit;
 use harness::{fixture, plain, run, sources};
 
 fn file(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("the file is there")
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("the file exists")
 }
 
-/// The manual page as plain words: what mdoc's macros separate stands together again.
+/// The manual page with options spelled as users type them instead of in mdoc macros.
 fn manual() -> String {
     file("man/budget-tee.1").replace(" , Fl -", " --").replace("Fl -", "--").replace("Fl ", "-")
 }
 
 #[test]
-fn every_option_stands_in_manual_and_readme() {
+fn every_option_is_in_the_manual_and_the_readme() {
     let (manual, readme) = (manual(), file("README.md"));
     let table = budget_tee::cli::table();
     let mut names = Vec::new();
@@ -39,7 +39,7 @@ fn every_option_stands_in_manual_and_readme() {
 }
 
 #[test]
-fn every_variable_stands_in_manual_and_readme() {
+fn every_variable_is_in_the_manual_and_the_readme() {
     let (manual, readme) = (manual(), file("README.md"));
     let source: String = ["src/cli/task.rs", "src/cli/sources.rs"].map(file).concat();
     let starts = source.match_indices("\"BUDGET_TEE_").map(|(at, _)| &source[at + 1..]);
@@ -51,7 +51,7 @@ fn every_variable_stands_in_manual_and_readme() {
 }
 
 #[test]
-fn every_exit_code_stands_in_manual_readme_and_help() {
+fn every_exit_code_is_in_the_manual_the_readme_and_the_help() {
     let (manual, readme) = (file("man/budget-tee.1"), file("README.md"));
     let help = String::from_utf8(run(&["--help"], b"").out).expect("UTF-8");
     let exits = [Exit::Refused, Exit::Stopped, Exit::Failed, Exit::CannotRun, Exit::NotFound, Exit::ReaderGone];
@@ -66,7 +66,7 @@ fn every_exit_code_stands_in_manual_readme_and_help() {
 }
 
 #[test]
-fn completions_are_for_every_shell_and_know_every_option() {
+fn completions_are_printed_for_each_shell_and_offer_only_valid_values() {
     for (shell, form) in [("bash", "--linger"), ("zsh", "'--linger=["), ("fish", "-l linger ")] {
         let ran = run(&["--completions", shell], b"");
         let text = String::from_utf8_lossy(&ran.out);
@@ -74,7 +74,7 @@ fn completions_are_for_every_shell_and_know_every_option() {
         assert!(text.contains("warn") && text.contains("block"), "{shell}: {text}");
     }
     assert_eq!(run(&["--completions", "tcsh"], b"").code(), Some(125));
-    // What is offered is taken.
+    // Every value that is offered is accepted.
     for arg in budget_tee::cli::table().get_arguments() {
         for value in arg.get_possible_values() {
             let option = format!("--{}={}", arg.get_long().unwrap_or_default(), value.get_name());
@@ -98,7 +98,7 @@ fn the_help_fits_80_columns_and_has_examples() {
 }
 
 #[test]
-fn the_manual_page_is_clean_where_mandoc_is_installed() {
+fn the_manual_page_has_no_mandoc_warnings() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/budget-tee.1");
     let Ok(output) = Command::new("mandoc").args(["-Tlint", "-Wwarning"]).arg(page).output() else {
         skipped("mandoc");
@@ -108,10 +108,10 @@ fn the_manual_page_is_clean_where_mandoc_is_installed() {
 }
 
 fn skipped(what: &str) {
-    std::io::stderr().write_all(format!("skipped: no {what} here\n").as_bytes()).expect("stderr takes a note");
+    std::io::stderr().write_all(format!("skipped: {what} is not available\n").as_bytes()).expect("stderr is writable");
 }
 
-/// Something that a document tells people to run, and the exit code that it names.
+/// A script or job from the documentation, and its exit code as documented.
 struct Recipe {
     /// `sh`, `yaml`, `crontab` or `make`.
     language: String,
@@ -125,7 +125,7 @@ impl Recipe {
         Self { language: language.to_owned(), text: text.to_owned(), code }
     }
 
-    /// Runs it in `folder` as its reader would, with a stand-in for `claude`.
+    /// Runs it in `folder` as a reader would, with a stand-in for `claude`.
     fn run(&self, folder: &Path) -> Output {
         let (program, args) = match self.language.as_str() {
             "sh" => ("bash", vec!["-c".to_owned(), self.text.clone()]),
@@ -135,7 +135,7 @@ impl Recipe {
                 std::fs::write(folder.join("Makefile"), &self.text).expect("written");
                 ("make", Vec::new())
             }
-            other => panic!("who runs {other}?"),
+            other => panic!("unknown language {other}"),
         };
         std::fs::create_dir_all(folder.join("shop")).expect("a folder");
         let binary = Path::new(env!("CARGO_BIN_EXE_budget-tee")).parent().expect("a folder");
@@ -148,7 +148,7 @@ impl Recipe {
         command.output().expect("runs")
     }
 
-    /// Runs it and says what it wrote to stdout, or nothing where a tool that it needs is not installed.
+    /// Runs it and returns what it wrote to stdout, or nothing if a tool that it needs is not installed.
     fn check(&self) -> Option<String> {
         for tool in ["curl", "jq", "make"] {
             if (self.language == tool || self.text.contains(&format!("{tool} "))) && !has(tool) {
@@ -176,14 +176,14 @@ fn step(yaml: &str) -> String {
     script.lines().map_while(|line| line.strip_prefix(&indent)).collect::<Vec<_>>().join("\n")
 }
 
-/// The command of the last line of a crontab, behind the five fields of its time.
+/// The command of the last line of a crontab, without the five time fields.
 fn job(crontab: &str) -> String {
     let line = crontab.lines().last().expect("a line");
     assert!(!line.contains('%'), "cron ends a line at %");
     line.splitn(6, ' ').last().expect("a command").to_owned()
 }
 
-/// The blocks under the README's recipes.
+/// The code blocks in the README's section of recipes.
 fn recipes(readme: &str) -> Vec<Recipe> {
     let from = readme.find("\n## Recipes\n").expect("recipes") + 1;
     let until = from + readme[from..].find("\n## ").expect("an end");
@@ -196,7 +196,7 @@ fn recipes(readme: &str) -> Vec<Recipe> {
     blocks.map(recipe).collect()
 }
 
-/// The literal blocks of the manual's examples; a comment before one names its exit code.
+/// The literal blocks of the manual's examples. A comment before a block gives its exit code.
 fn examples(manual: &str) -> Vec<Recipe> {
     let from = manual.find(".Sh EXAMPLES\n").expect("examples");
     let until = from + manual[from..].find("\n.Sh SEE ALSO").expect("an end");
@@ -238,14 +238,14 @@ fn the_readme_shows_the_status_that_its_recipe_prints() {
     let readme = file("README.md");
     let status = |recipe: &Recipe| recipe.text.contains("budget-tee --status -b");
     let recipe = recipes(&readme).into_iter().find(status).expect("a recipe with a status");
-    let printed = recipe.check().expect("it needs nothing");
-    // What follows is of the moment.
-    let lasting = printed.split_once("alive ").expect("a report").0;
-    assert!(readme.contains(lasting), "{printed}");
+    let printed = recipe.check().expect("the recipe needs no other tool");
+    // The rest changes from run to run.
+    let stable = printed.split_once("alive ").expect("a report").0;
+    assert!(readme.contains(stable), "{printed}");
 }
 
 #[test]
-fn the_picture_shows_what_the_sample_shows() {
+fn the_picture_matches_the_report_of_the_sample() {
     let ran = run(&["-l", "50k", "-b", "/review=45k", "-n", "/review"], &harness::bytes("review.jsonl"));
     let (_, report) = ran.err.split_once("completed").expect("a report");
     let picture = file("man/bars.svg");
@@ -253,22 +253,22 @@ fn the_picture_shows_what_the_sample_shows() {
     let plain = |text: &str| text.split_whitespace().collect::<String>();
     assert!(plain(&drawn).contains(&plain(report)), "{report}\n{drawn}");
     let links = picture.matches("http").count() + picture.matches("href").count() + picture.matches("@import").count();
-    assert_eq!(links, 1, "the picture needs nothing from elsewhere: only its namespace is an address");
+    assert_eq!(links, 1, "the picture loads nothing: its only URL is the namespace");
 }
 
 #[test]
 fn only_the_owner_of_a_device_mentions_it() {
     let files = sources();
     for (word, owners) in [
-        // The command line asks whether stderr takes colours; hooks print there.
+        // The command line checks whether stderr supports colors; hooks print there.
         ("stderr()", &["show/screen.rs", "cli/task.rs", "process/hook.rs"][..]),
         ("kill_process", &["process/child.rs"]),
         ("pidfd_send_signal", &["process/tree.rs"]),
         ("dup2_std", &["process/watch.rs"]),
         ("stdin()", &["cli/task.rs", "process/watch.rs"]),
-        // Help and status go to stdout in place of a stream.
+        // Help and status are printed on stdout instead of a stream.
         ("stdout()", &["main.rs", "cli/task.rs", "show/screen.rs", "process/watch.rs", "process/wrap.rs"]),
-        // The screen asks what kind of terminal it is.
+        // The screen reads the kind of terminal.
         ("env::var", &["cli/sources.rs", "show/screen.rs"]),
         ("SystemTime::now", &["main.rs", "ledger/keeper.rs"]),
         ("use redis::", &["ledger/redis/address.rs", "ledger/redis/protocol.rs", "ledger/redis/worker.rs"]),
@@ -276,7 +276,7 @@ fn only_the_owner_of_a_device_mentions_it() {
         let users: Vec<_> =
             files.iter().filter(|(_, text)| text.contains(word)).map(|(name, _)| name.as_str()).collect();
         assert!(users.iter().all(|user| owners.contains(user)), "{word} in {users:?}");
-        // A rule about something that is gone would pass for ever.
+        // A rule about a word that no longer occurs would always pass.
         assert!(owners.iter().all(|owner| users.contains(owner)), "{word} is not in all of {owners:?}");
     }
 }
