@@ -1,42 +1,42 @@
-//! What the scanner makes of JSON at its edges and beyond: values, texts, objects and whole lines,
-//! well formed or not.
+//! The scanner on edge cases of JSON: values, strings, objects and whole lines, well formed or not.
 //!
-//! Each case is a literal with what it must come to, whole and in small parts, by the scanner alone
-//! and by a run, which has the sieve in front. Around each stand good lines, which count whatever it is.
+//! Each case is a literal with its expected result. It is read whole and in small parts, by the scanner
+//! alone and by a run, which has the sieve in front. The valid lines around it must count in any case.
 
 use budget_tee::run::Run;
 use budget_tee::stream::record::Record;
 use budget_tee::stream::scan::Scanner;
 
-/// What a line says: nothing where it does not count, else its `input_tokens` where it has a usage.
-type Told = Option<Option<u64>>;
+/// The expected result of a line: `None` if it does not count, else its `input_tokens` if it has a usage.
+type Expected = Option<Option<u64>>;
 
-const BROKEN: Told = None;
-const SILENT: Told = Some(None);
-const SEVEN: Told = Some(Some(7));
-const FIVE: Told = Some(Some(5));
+const BROKEN: Expected = None;
+const NO_USAGE: Expected = Some(None);
+const SEVEN: Expected = Some(Some(7));
+const FIVE: Expected = Some(Some(5));
 
-const SAYS_SEVEN: &str = r#"{"type":"assistant","message":{"usage":{"input_tokens":7}}}"#;
-const SAYS_FIVE: &[u8] = br#"{"type":"assistant","message":{"usage":{"input_tokens":5}}}"#;
+const SEVEN_LINE: &str = r#"{"type":"assistant","message":{"usage":{"input_tokens":7}}}"#;
+const FIVE_LINE: &[u8] = br#"{"type":"assistant","message":{"usage":{"input_tokens":5}}}"#;
 
-/// The cases of a table, which stand at least two blanks apart.
+/// The cases of a table, which are separated by at least two spaces.
 fn cases(table: &str) -> impl Iterator<Item = &str> {
     table.split("  ").flat_map(str::lines).map(str::trim).filter(|case| !case.is_empty())
 }
 
-/// What `tell` finds in each line that counts, when the bytes come in parts of `size`.
-fn scanned<T>(stream: &[u8], size: usize, tell: impl Fn(&Record) -> T) -> Vec<Option<T>> {
+/// What `extract` returns for each line that counts, when the bytes come in parts of `size`.
+fn scanned<T>(stream: &[u8], size: usize, extract: impl Fn(&Record) -> T) -> Vec<Option<T>> {
     let mut scanner = Scanner::default();
     let mut all = Vec::new();
     for mut part in stream.chunks(size) {
         while let Some(found) = scanner.next_line(&mut part) {
-            all.push(found.record.map(&tell));
+            all.push(found.record.map(&extract));
         }
     }
-    all.extend(scanner.last_line().map(|found| found.record.map(&tell)));
+    all.extend(scanner.last_line().map(|found| found.record.map(&extract)));
     all
 }
 
+/// A run that has read the stream in parts of `size`.
 fn ran(stream: &[u8], size: usize) -> Run {
     let mut run = Run::default();
     for part in stream.chunks(size) {
@@ -46,28 +46,28 @@ fn ran(stream: &[u8], size: usize) -> Run {
     run
 }
 
-/// Each line of the stream comes to what `told` says.
-fn check_stream(stream: &[u8], told: &[Told]) {
-    let counts: Vec<_> = told.iter().filter_map(|told| told.flatten()).collect();
+/// Checks that the lines of the stream give the expected results.
+fn check_stream(stream: &[u8], expected: &[Expected]) {
+    let counts: Vec<_> = expected.iter().filter_map(|line| line.flatten()).collect();
     let sum = counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
     for size in [1, 3, stream.len().max(1)] {
         let case = format!("in parts of {size}: {}", stream.escape_ascii());
         let found = scanned(stream, size, |line| line.message.usage.get().map(|usage| usage.tokens.input));
-        assert_eq!(found, told, "scanned {case}");
+        assert_eq!(found, expected, "scanned {case}");
         let run = ran(stream, size);
         assert_eq!(run.meter.total().tokens.input, sum, "run {case}");
         assert_eq!(run.meter.usage_seen(), !counts.is_empty(), "run {case}");
-        assert_eq!(run.lines(), told.len() as u64, "run {case}");
+        assert_eq!(run.lines(), expected.len() as u64, "run {case}");
     }
 }
 
-/// The line comes to `told` wherever it stands, and good lines around it count.
-fn check(line: &[u8], told: Told) {
-    // No bytes are no line.
-    check_stream(line, &[told][..line.len().min(1)]);
-    check_stream(&[line, b"\n"].concat(), &[told]);
-    check_stream(&[line, b"\r\n", SAYS_FIVE].concat(), &[told, FIVE]);
-    check_stream(&[SAYS_FIVE, b"\n", line, b"\n", SAYS_FIVE, b"\n"].concat(), &[FIVE, told, FIVE]);
+/// Checks that the line gives the expected result wherever it is, and that the lines around it count.
+fn check(line: &[u8], expected: Expected) {
+    // An empty stream has no line.
+    check_stream(line, &[expected][..line.len().min(1)]);
+    check_stream(&[line, b"\n"].concat(), &[expected]);
+    check_stream(&[line, b"\r\n", FIVE_LINE].concat(), &[expected, FIVE]);
+    check_stream(&[FIVE_LINE, b"\n", line, b"\n", FIVE_LINE, b"\n"].concat(), &[FIVE, expected, FIVE]);
 }
 
 fn as_unwanted(value: &[u8]) -> Vec<u8> {
@@ -82,13 +82,14 @@ fn as_id(value: &[u8]) -> Vec<u8> {
     [br#"{"type":"assistant","message":{"id":"#, value, br#","usage":{"input_tokens":7}}}"#].concat()
 }
 
-/// The value does no harm where it is not wanted, and is `count` or `id` where these are.
+/// Checks that the value is skipped under a key that is not wanted, and read as `count` or `id` where
+/// one of these is wanted.
 fn check_value(value: &[u8], count: u64, id: Option<&str>) {
     check(&as_unwanted(value), SEVEN);
     check(&as_count(value), Some(Some(count)));
     let line = as_id(value);
     check(&line, SEVEN);
-    // Lines of one id are one message, and those without are one each.
+    // Lines with the same id are one message; lines without an id are one message each.
     let twice = [&line, &b"\n"[..], &line].concat();
     for size in [1, twice.len()] {
         let found = scanned(&twice, size, |line| line.message.id.get().map(str::to_owned));
@@ -145,7 +146,7 @@ fn numbers() {
 }
 
 #[test]
-fn what_is_nearly_a_number_is_absent() {
+fn malformed_numbers_are_absent() {
     let table = r"
         +3      -       +       --3     +-3     -+3     03      -03     00      -00     000.5   3.
         -3.     .3      -.3     .       3.e2    3e      3E      3e+     3e-     0e      3ee2    3e2e2
@@ -179,7 +180,7 @@ fn literals() {
 }
 
 #[test]
-fn texts() {
+fn strings() {
     for (text, id) in [
         (r#""""#, ""),
         (r#"" ""#, " "),
@@ -220,40 +221,40 @@ fn texts() {
 }
 
 #[test]
-fn a_text_that_is_not_well_formed_is_what_it_spells() {
+fn invalid_escapes_are_taken_literally() {
     let table = r#"
         "\a"        "\'"        "\0"        "\x41"      "\N\U0041"      "\ "        "\é"
         "\u"        "\u00"      "\u004"     "\u00g1"    "\u+041"        "\u{41}"    "\u 041"
         "\u-001"    "\ud83e\u"  "\u00\""    "\ud83e\udd8"               "\e\n"      "\\\a"
     "#;
-    // And bytes that JSON wants as escapes.
+    // The others contain bytes that JSON requires to be escaped.
     for text in cases(table).chain(["\"a\tb\"", "\"a\rb\"", "\"\0\"", "\"\u{1}\u{1f}\""]) {
         check_value(text.as_bytes(), 0, Some(&text[1..text.len() - 1]));
     }
     check_value(b"\"\x01\\n\x1f\"", 0, Some("\u{1}\n\u{1f}"));
 }
 
-/// What stands for half of a surrogate pair, whose three bytes would be no UTF-8.
-const HALF: &str = "\u{fffd}\u{fffd}\u{fffd}";
+/// What a lone surrogate is read as; its own three bytes would be invalid UTF-8.
+const LONE_SURROGATE: &str = "\u{fffd}\u{fffd}\u{fffd}";
 
 #[test]
-fn halves_of_surrogate_pairs_leave_what_is_beside_them() {
+fn lone_surrogates_do_not_affect_the_text_around_them() {
     for (text, id) in [
-        (r#""\ud83e""#, HALF.to_owned()),
-        (r#""\udd80""#, HALF.to_owned()),
-        (r#""a\ud83eb""#, format!("a{HALF}b")),
-        (r#""\udd80\ud83e""#, HALF.repeat(2)),
-        (r#""\ud83e\ud83e\udd80""#, format!("{HALF}🦀")),
-        (r#""\ud83e\n""#, format!("{HALF}\n")),
-        (r#""\ud83e\u0041""#, format!("{HALF}A")),
-        (r#""\ud83e\\udd80""#, format!("{HALF}\\udd80")),
+        (r#""\ud83e""#, LONE_SURROGATE.to_owned()),
+        (r#""\udd80""#, LONE_SURROGATE.to_owned()),
+        (r#""a\ud83eb""#, format!("a{LONE_SURROGATE}b")),
+        (r#""\udd80\ud83e""#, LONE_SURROGATE.repeat(2)),
+        (r#""\ud83e\ud83e\udd80""#, format!("{LONE_SURROGATE}🦀")),
+        (r#""\ud83e\n""#, format!("{LONE_SURROGATE}\n")),
+        (r#""\ud83e\u0041""#, format!("{LONE_SURROGATE}A")),
+        (r#""\ud83e\\udd80""#, format!("{LONE_SURROGATE}\\udd80")),
     ] {
         check_value(text.as_bytes(), 0, Some(&id));
     }
 }
 
 #[test]
-fn texts_that_are_no_utf8() {
+fn strings_with_invalid_utf8() {
     for (text, id) in [
         (b"\"\xff\"" as &[u8], "\u{fffd}"),
         (b"\"\xfe\xff\"", "\u{fffd}\u{fffd}"),
@@ -265,12 +266,12 @@ fn texts_that_are_no_utf8() {
         (b"\"\xe6\xbc\"", "\u{fffd}"),
         (b"\"\xf0\x9f\xa6\"", "\u{fffd}"),
         (b"\"\xf0\x9f\xa6\\n\"", "\u{fffd}\n"),
-        // Longer than need be.
+        // Overlong encodings.
         (b"\"\xc0\xaf\"", "\u{fffd}\u{fffd}"),
         (b"\"\xc0\xa2\"", "\u{fffd}\u{fffd}"),
         (b"\"\xe0\x80\xaf\"", "\u{fffd}\u{fffd}\u{fffd}"),
-        // Half of a surrogate pair, spelled out; and what is beyond Unicode.
-        (b"\"\xed\xa0\x80\"", HALF),
+        // A surrogate encoded as UTF-8, and a code point beyond Unicode.
+        (b"\"\xed\xa0\x80\"", LONE_SURROGATE),
         (b"\"\xed\xa0\x80\\t\"", "\u{fffd}\u{fffd}\u{fffd}\t"),
         (b"\"\xf4\x90\x80\x80\"", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
         (b"\"\\\xff\"", "\\\u{fffd}"),
@@ -333,15 +334,15 @@ fn objects() {
 }
 
 #[test]
-fn what_never_ends_or_is_no_one_value_breaks_its_line() {
-    // Never begun, or never closed.
+fn unclosed_and_multiple_values_invalidate_the_line() {
+    // Incomplete values.
     let parts = r#"
         ,           :           ]           [           {           [3          [3,         [[]
         [{}         {"a"        {"a":       {"a":3      {"a":[]     {"a         {"a":"}     [[[[
         "           "a          "\          "\"         "\\\"       "\u         ["          ["a]
         ["\"]       []]         3]          null]       "a"]        [3]]        {}]         ["a"
     "#;
-    // More than one, or half a pair.
+    // Several values, or an incomplete pair of key and value.
     let several = r#"
         3 4         true false  "a" "b"     "a""b"      "a"3        [] []       [][]        []3
         {} {}       {}{}        {}3         [] x        "a" x       3 /**/      // 3        3,
@@ -356,9 +357,9 @@ fn what_never_ends_or_is_no_one_value_breaks_its_line() {
 }
 
 #[test]
-fn an_object_that_is_closed_early_tells_what_it_had() {
+fn an_object_closed_early_counts_with_what_it_had() {
     for text in ["3}", "null}", "\"a\"}", "[]}", "{}}", "3 }", "{} } [", "3} \"", "3,\"y\":4}"] {
-        check(&as_unwanted(text.as_bytes()), SILENT);
+        check(&as_unwanted(text.as_bytes()), NO_USAGE);
     }
     for text in ["7}}}", "7}}} [", "7 } } } \"", "7},\"a\":[3}}}", "7,\"y\":8}}}{\"usage\":{\"input_tokens\":9"] {
         check(&as_count(text.as_bytes()), SEVEN);
@@ -366,7 +367,7 @@ fn an_object_that_is_closed_early_tells_what_it_had() {
 }
 
 #[test]
-fn lines_that_are_no_object() {
+fn lines_that_are_not_objects() {
     let table = r#"
         null        true        false       3           -           -3.5e3      "           ""
         "usage"     "{}"        '{}'        [           ]           []          [{}]        [{"a":3}
@@ -393,7 +394,7 @@ fn lines_that_are_no_object() {
 }
 
 #[test]
-fn objects_that_say_nothing() {
+fn objects_without_usage() {
     let table = r#"
         {}              { }             {}{             {}}             {}x             {}"
         {} {}           {},             {"a":3}         {"":""}         {"a":tru}       {"a":[3}}
@@ -403,13 +404,13 @@ fn objects_that_say_nothing() {
         {"message":[{"usage":{"input_tokens":7}}]}      {"x":{"message":{"usage":{"input_tokens":7}}}}
     "#;
     for line in cases(table).chain([" {\t}\r", "{}\0", "\u{feff}{}", "\u{feff} {}"]) {
-        check(line.as_bytes(), SILENT);
+        check(line.as_bytes(), NO_USAGE);
     }
 }
 
 #[test]
-fn what_stands_around_an_object() {
-    for (before, after, told) in [
+fn text_around_an_object() {
+    for (before, after, expected) in [
         ("", "", SEVEN),
         (" ", " ", SEVEN),
         ("\t\r ", "\t\r ", SEVEN),
@@ -435,24 +436,24 @@ fn what_stands_around_an_object() {
         ("3", "", BROKEN),
         ("null ", "", BROKEN),
         ("\"\"", "", BROKEN),
-        ("{}", "", SILENT),
-        ("{} ", "", SILENT),
+        ("{}", "", NO_USAGE),
+        ("{} ", "", NO_USAGE),
         ("}", "", BROKEN),
         (",", "", BROKEN),
         ("'", "'", BROKEN),
     ] {
-        check(format!("{before}{SAYS_SEVEN}{after}").as_bytes(), told);
+        check(format!("{before}{SEVEN_LINE}{after}").as_bytes(), expected);
     }
     for before in [b"\xff" as &[u8], b"\xef", b"\xef\xbb", b"\xbb\xbf", b"\xef\xbf\xbb"] {
-        check(&[before, SAYS_SEVEN.as_bytes()].concat(), BROKEN);
+        check(&[before, SEVEN_LINE.as_bytes()].concat(), BROKEN);
     }
 }
 
 #[test]
-fn between_its_tokens_only_blanks_may_stand() {
+fn only_whitespace_may_separate_tokens() {
     let tokens = r#"{ "type" : "assistant" , "message" : { "usage" : { "input_tokens" : 7 } } }"#;
-    for blank in ["", " ", "\t", "\r", "  \t\r\r "] {
-        check(tokens.replace(' ', blank).as_bytes(), SEVEN);
+    for space in ["", " ", "\t", "\r", "  \t\r\r "] {
+        check(tokens.replace(' ', space).as_bytes(), SEVEN);
     }
     let gaps = [
         r#"{ "type":"assistant","message":{"usage":{"input_tokens":7}}}"#,
@@ -472,7 +473,7 @@ fn between_its_tokens_only_blanks_may_stand() {
 }
 
 #[test]
-fn keys_are_what_they_decode_to() {
+fn keys_are_compared_after_decoding() {
     for (key, count) in [
         ("input_tokens", 7),
         (r"\u0069nput_tokens", 7),
@@ -499,28 +500,28 @@ fn keys_are_what_they_decode_to() {
         let line = format!(r#"{{"type":"assistant","message":{{"usage":{{"{key}":7}}}}}}"#);
         check(line.as_bytes(), Some(Some(count)));
     }
-    for (key, told) in [
+    for (key, expected) in [
         (r"\u0075sage", SEVEN),
         (r"usa\u0067e", SEVEN),
-        (r"\u0055sage", SILENT),
-        (r"usage\n", SILENT),
-        (r"usage\/", SILENT),
-        (r"\u00075sage", SILENT),
-        (r"\\u0075sage", SILENT),
-        (r"\usage", SILENT),
+        (r"\u0055sage", NO_USAGE),
+        (r"usage\n", NO_USAGE),
+        (r"usage\/", NO_USAGE),
+        (r"\u00075sage", NO_USAGE),
+        (r"\\u0075sage", NO_USAGE),
+        (r"\usage", NO_USAGE),
     ] {
         let line = format!(r#"{{"type":"assistant","message":{{"{key}":{{"input_tokens":7}}}}}}"#);
-        check(line.as_bytes(), told);
+        check(line.as_bytes(), expected);
     }
     for key in [b"us\xc1\xa1ge" as &[u8], b"usage\xff", b"\xffusage", b"us\\u0061ge\xc3"] {
         let line = [br#"{"type":"assistant","message":{""#, key, br#"":{"input_tokens":7}}}"#].concat();
-        check(&line, SILENT);
+        check(&line, NO_USAGE);
     }
 }
 
 #[test]
-fn of_duplicate_keys_the_last_counts() {
-    for (pairs, told) in [
+fn the_last_of_duplicate_keys_counts() {
+    for (pairs, expected) in [
         (r#""message":{"usage":{"input_tokens":9,"input_tokens":7}}"#, SEVEN),
         (r#""message":{"usage":{"input_tokens":9,"input\u005ftokens":7}}"#, SEVEN),
         (r#""message":{"usage":{"input\u005ftokens":9,"input_tokens":7}}"#, SEVEN),
@@ -537,46 +538,46 @@ fn of_duplicate_keys_the_last_counts() {
         (r#""message":{"usage":[],"usage":{"input_tokens":7}}"#, SEVEN),
         (r#""message":{"usage":{"input_tokens":7},"usage":{}}"#, Some(Some(0))),
         (r#""message":{"usage":{"input_tokens":7},"us\u0061ge":{}}"#, Some(Some(0))),
-        (r#""message":{"usage":{"input_tokens":7},"usage":tru}"#, SILENT),
-        (r#""message":{"usage":{"input_tokens":7},"usage":[{"input_tokens":9}]}"#, SILENT),
+        (r#""message":{"usage":{"input_tokens":7},"usage":tru}"#, NO_USAGE),
+        (r#""message":{"usage":{"input_tokens":7},"usage":[{"input_tokens":9}]}"#, NO_USAGE),
         (r#""message":{"usage":{"input_tokens":9}},"message":{"usage":{"input_tokens":7}}"#, SEVEN),
         (r#""message":"x","message":{"usage":{"input_tokens":7}}"#, SEVEN),
-        (r#""message":{"usage":{"input_tokens":7}},"message":{}"#, SILENT),
-        (r#""message":{"usage":{"input_tokens":7}},"message":null"#, SILENT),
-        (r#""message":{"usage":{"input_tokens":7}},"message":{"usage":3}"#, SILENT),
+        (r#""message":{"usage":{"input_tokens":7}},"message":{}"#, NO_USAGE),
+        (r#""message":{"usage":{"input_tokens":7}},"message":null"#, NO_USAGE),
+        (r#""message":{"usage":{"input_tokens":7}},"message":{"usage":3}"#, NO_USAGE),
         (r#""type":3,"type":"assistant","message":{"usage":{"input_tokens":7}}"#, SEVEN),
     ] {
-        check(format!(r#"{{"type":"assistant",{pairs}}}"#).as_bytes(), told);
+        check(format!(r#"{{"type":"assistant",{pairs}}}"#).as_bytes(), expected);
     }
     check_value(br#""a","id":"b""#, 0, Some("b"));
 }
 
 #[test]
-fn a_line_ends_at_its_newline_whatever_is_open() {
-    for (stream, told) in [
+fn a_newline_ends_the_line_even_inside_an_open_value() {
+    for (stream, expected) in [
         ("\n\r", &[BROKEN, BROKEN][..]),
         ("\r\n\r", &[BROKEN, BROKEN]),
         ("{\n}", &[BROKEN, BROKEN]),
-        ("{}\n{}", &[SILENT, SILENT]),
-        ("{}\r{}", &[SILENT]),
+        ("{}\n{}", &[NO_USAGE, NO_USAGE]),
+        ("{}\r{}", &[NO_USAGE]),
         ("{\"a\":\n3}", &[BROKEN, BROKEN]),
         ("{\"a\nb\":3}", &[BROKEN, BROKEN]),
         ("{\"a\":\"b\\\n\"}", &[BROKEN, BROKEN]),
-        ("{\"a\":\"b\\\r\n{}", &[BROKEN, SILENT]),
+        ("{\"a\":\"b\\\r\n{}", &[BROKEN, NO_USAGE]),
         ("{\"a\":\"\\ud83e\n\\udd80\"}", &[BROKEN, BROKEN]),
         ("{\"a\":3\n,\"b\":4}", &[BROKEN, BROKEN]),
-        ("{\"a\":[\n]}\n{}", &[BROKEN, BROKEN, SILENT]),
+        ("{\"a\":[\n]}\n{}", &[BROKEN, BROKEN, NO_USAGE]),
         ("{\"message\":{\"usage\":{\"input_tokens\":7\n}}}", &[BROKEN, BROKEN]),
         ("{\"message\":{\"usage\":{\"input_tokens\":7}}\n}", &[BROKEN, BROKEN]),
-        ("\u{feff}\n{}", &[BROKEN, SILENT]),
-        ("{}\n\u{feff}{}\n\u{feff}", &[SILENT, SILENT, BROKEN]),
-        ("{} x\u{2028}\u{85}\u{b}{}", &[SILENT]),
+        ("\u{feff}\n{}", &[BROKEN, NO_USAGE]),
+        ("{}\n\u{feff}{}\n\u{feff}", &[NO_USAGE, NO_USAGE, BROKEN]),
+        ("{} x\u{2028}\u{85}\u{b}{}", &[NO_USAGE]),
     ] {
-        check_stream(stream.as_bytes(), told);
-        let followed = [stream.as_bytes(), b"\n", SAYS_FIVE].concat();
-        check_stream(&followed, &[told, &[FIVE]].concat());
+        check_stream(stream.as_bytes(), expected);
+        let followed = [stream.as_bytes(), b"\n", FIVE_LINE].concat();
+        check_stream(&followed, &[expected, &[FIVE]].concat());
     }
-    // Cut anywhere.
+    // A line cut short at any byte does not count.
     let line = r#"{"type":"assistant","x":["\"\u00e9é",{}],"message":{"id":"\\","usage":{"input_tokens":7e0}}}"#;
     check(line.as_bytes(), SEVEN);
     for end in 0..line.len() {
