@@ -1,5 +1,5 @@
-//! The scanner against its oracle, on generated lines, and on what no parser takes.
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+//! The scanner compared with its oracle on generated lines, and on lines that JSON parsers refuse.
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod oracle;
 
@@ -44,7 +44,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_come_out_the_same_for_every_split(bytes in vec(prop_oneof![
+    fn arbitrary_bytes_give_the_same_result_for_every_split(bytes in vec(prop_oneof![
         Just(b'"'), Just(b'\\'), Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b','), Just(b':'),
         Just(b'\n'), any::<u8>(),
     ], 0..80), cuts in vec(any::<usize>(), 0..6)) {
@@ -55,7 +55,7 @@ proptest! {
     }
 }
 
-/// `input_tokens` of the only line, where the line counts and has it.
+/// `input_tokens` of the only line, if the line counts and has it.
 fn input(line: &[u8]) -> Option<u64> {
     let mut scanner = Scanner::default();
     let mut rest = line;
@@ -69,7 +69,7 @@ fn with_input(value: &str) -> Option<u64> {
 }
 
 #[test]
-fn numbers_that_a_stream_may_hold() {
+fn numbers_round_up_and_saturate() {
     for (text, count) in [
         ("-5", 0),
         ("-1e400", 0),
@@ -98,7 +98,7 @@ fn numbers_that_a_stream_may_hold() {
 }
 
 #[test]
-fn what_is_no_number_is_absent_and_hides_nothing() {
+fn invalid_numbers_are_absent_and_hide_nothing() {
     for text in
         ["\"7\"", "null", "true", "[7]", "{\"a\":7}", "07", "+7", ".7", "7.", "0x7", "NaN", "Infinity", "7_0", "--7"]
     {
@@ -109,7 +109,7 @@ fn what_is_no_number_is_absent_and_hides_nothing() {
 }
 
 #[test]
-fn nesting_of_any_depth() {
+fn nesting_of_any_depth_is_accepted() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let line = format!(r#"{{"x":{deep},"message":{{"content":{deep},"usage":{{"y":{deep},"input_tokens":7}}}}}}"#);
     assert_eq!(input(line.as_bytes()), Some(7));
@@ -118,7 +118,7 @@ fn nesting_of_any_depth() {
 }
 
 #[test]
-fn bytes_that_are_no_utf8_and_nul_bytes() {
+fn invalid_utf8_and_nul_bytes() {
     let line = [b"{\"\xff\xfe\":\"\xc3\x28\0\",\"message\":{\"id\":\"\xff\",\"usage\":{\"input_tokens\":7}}}" as &[u8]]
         .concat();
     assert_eq!(input(&line), Some(7));
@@ -126,7 +126,7 @@ fn bytes_that_are_no_utf8_and_nul_bytes() {
 }
 
 #[test]
-fn lone_surrogates_stay_apart_from_what_they_are_not() {
+fn lone_surrogates_do_not_make_different_ids_equal() {
     let id = |text: &str| {
         let line = format!(r#"{{"message":{{"id":"{text}","usage":{{"input_tokens":7}}}}}}"#);
         let mut scanner = Scanner::default();
@@ -140,7 +140,7 @@ fn lone_surrogates_stay_apart_from_what_they_are_not() {
 }
 
 #[test]
-fn what_may_stand_around_a_value() {
+fn text_that_may_surround_a_value() {
     let line = r#"{"message":{"usage":{"input_tokens":7}}}"#;
     for (before, after, counts) in [
         ("\u{feff}", "", true),
@@ -160,7 +160,7 @@ fn what_may_stand_around_a_value() {
 }
 
 #[test]
-fn a_line_that_is_not_closed_does_not_count() {
+fn an_incomplete_or_malformed_line_does_not_count() {
     let line = r#"{"message":{"usage":{"input_tokens":7}}}"#;
     for end in 0..line.len() {
         if end > 0 {
@@ -187,7 +187,7 @@ fn a_line_that_is_not_closed_does_not_count() {
 }
 
 #[test]
-fn of_duplicate_keys_the_last_counts_with_all_that_is_in_it() {
+fn the_last_of_duplicate_keys_replaces_the_whole_value() {
     for (line, count) in [
         (r#"{"message":{"usage":{"input_tokens":7}},"message":{"usage":{"output_tokens":1}}}"#, Some(0)),
         (r#"{"message":{"usage":{"input_tokens":7}},"message":5}"#, None),
@@ -200,7 +200,7 @@ fn of_duplicate_keys_the_last_counts_with_all_that_is_in_it() {
 }
 
 #[test]
-fn texts_over_64_kib_are_absent_and_their_line_still_counts() {
+fn strings_over_64_kib_are_absent_and_their_line_still_counts() {
     let long = "x".repeat(64 * 1024 + 1);
     let line = format!(r#"{{"{long}":1,"message":{{"id":"{long}","usage":{{"input_tokens":7}}}}}}"#);
     let mut scanner = Scanner::default();
@@ -211,7 +211,7 @@ fn texts_over_64_kib_are_absent_and_their_line_still_counts() {
 }
 
 #[test]
-fn a_model_usage_of_absurdly_many_models_is_absent() {
+fn a_model_usage_of_thousands_of_models_is_absent() {
     let models: Vec<_> = (0..5000).map(|n| format!(r#""m{n}":{{"inputTokens":1}}"#)).collect();
     let line = format!(r#"{{"modelUsage":{{{}}},"usage":{{"input_tokens":3}}}}"#, models.join(","));
     let mut scanner = Scanner::default();

@@ -1,4 +1,4 @@
-//! The sieve against its oracle: a meter that is given every line.
+//! The sieve compared with its oracle, a meter that is given every line.
 
 use budget_tee::count::meter::Meter;
 use budget_tee::count::tally::Tally;
@@ -8,7 +8,7 @@ use budget_tee::stream::scan::Scanner;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Everything that a stream comes to.
+/// All totals of a stream.
 #[derive(Debug, PartialEq, Eq)]
 struct Facts {
     total: Spend,
@@ -30,7 +30,7 @@ fn facts(meter: &Meter, lines: u64) -> Facts {
     }
 }
 
-/// With every line scanned.
+/// The totals with every line scanned.
 fn scanned(stream: &[u8]) -> Facts {
     let (mut scanner, mut meter, mut lines) = (Scanner::default(), Meter::default(), 0);
     let mut rest = stream;
@@ -45,7 +45,7 @@ fn scanned(stream: &[u8]) -> Facts {
     facts(&meter, lines)
 }
 
-/// As a run takes it in, when the bytes come in parts that end at `cuts`.
+/// The totals of a run that reads the stream in parts that end at `cuts`.
 fn sifted(stream: &[u8], cuts: &[usize]) -> Facts {
     let mut run = Run::default();
     let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
@@ -60,20 +60,20 @@ fn sifted(stream: &[u8], cuts: &[usize]) -> Facts {
     facts(&run.meter, run.lines())
 }
 
-/// A text with some of its characters as escapes.
-fn spelled(text: &str, escapes: u16) -> String {
-    let spell = |(at, c): (usize, char)| match escapes >> (at % 16) & 1 {
+/// `text` with some of its characters as escapes.
+fn escaped(text: &str, escapes: u16) -> String {
+    let escape = |(at, c): (usize, char)| match escapes >> (at % 16) & 1 {
         0 => c.to_string(),
         _ => format!("\\u{:04x}", u32::from(c)),
     };
-    text.chars().enumerate().map(spell).collect()
+    text.chars().enumerate().map(escape).collect()
 }
 
-/// One line of a stream: its kind, who speaks in it, which of the parts that may count it has, how
-/// its keys and values are spelled, and how long a text stands in it.
+/// A line of a stream, of a kind, with a session, message and parent, some of the fields that count, a
+/// count, its keys and values partly escaped, and a text of some length.
 fn line((kind, (session, id, parent), parts, count, escapes, padding): Choices) -> String {
-    let key = |text: &str| format!("\"{}\"", spelled(text, escapes.rotate_left(u32::from(count))));
-    let has = |part: u8| parts >> part & 1 == 1;
+    let key = |text: &str| format!("\"{}\"", escaped(text, escapes.rotate_left(u32::from(count))));
+    let has_part = |part: u8| parts >> part & 1 == 1;
     let usage =
         format!("{}:{{{}:{count},{}:{}}}", key("usage"), key("input_tokens"), key("output_tokens"), count / 2 + 1);
     let models = format!(
@@ -84,7 +84,7 @@ fn line((kind, (session, id, parent), parts, count, escapes, padding): Choices) 
     let text = "look-alikes: \\\"usage\\\":{\\\"input_tokens\\\":7}, \\u001b[0m sage, message\\\" ".repeat(padding);
     let message = format!(
         "{{\"id\":\"i{id}\",\"model\":\"m{id}\",\"type\":\"message\",\"content\":[{{\"type\":\"tool_result\",\"tool_use_id\":\"t{parent}\",\"x\":\"{text}\"}}]{}}}",
-        if has(0) { format!(",{usage}") } else { String::new() }
+        if has_part(0) { format!(",{usage}") } else { String::new() }
     );
     let mut fields = Vec::new();
     match kind {
@@ -108,16 +108,16 @@ fn line((kind, (session, id, parent), parts, count, escapes, padding): Choices) 
             "\"type\":\"stream_event\",\"event\":{{\"type\":\"content_block_delta\",\"delta\":\"{text}\"}}"
         )),
     }
-    if has(1) {
+    if has_part(1) {
         fields.push(format!("{}:true", key("aborted")));
     }
-    if has(2) {
+    if has_part(2) {
         fields.push(usage);
     }
-    if has(3) {
+    if has_part(3) {
         fields.push(models);
     }
-    if has(4) {
+    if has_part(4) {
         fields.rotate_left(1);
     }
     let parent = if parent == 0 { "null".to_owned() } else { format!("\"t{parent}\"") };
@@ -135,7 +135,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_line_that_counts_is_skipped(
+    fn the_sieve_skips_no_line_that_counts(
         lines in vec(lines(0usize..3), 1..20),
         ends in prop_oneof![Just(""), Just("\n"), Just("\n{\"type\":\"assist")],
         cuts in vec(any::<usize>(), 0..30),
@@ -151,9 +151,9 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
 
-    // Around 256 KiB a line is no longer kept whole.
+    // A line of more than about 256 KiB is not kept whole.
     #[test]
-    fn nor_one_that_is_too_long_to_be_kept(
+    fn the_sieve_skips_no_long_line_that_counts(
         lines in vec(lines(prop_oneof![Just(0), 3_000usize..5_000]), 1..6),
         cuts in vec(any::<usize>(), 0..12),
     ) {
