@@ -1,4 +1,4 @@
-//! The oracle: what a line says, by a naive walk of `serde_json::Value`; and lines to ask it about.
+//! The oracle: the facts of a line by a naive walk of `serde_json::Value`; and a generator of lines.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use budget_tee::count::tokens::Tokens;
 use budget_tee::stream::record::{MessageFields, Record};
 use serde_json::Value;
 
-/// What a line says, in a form in which two ways of reading it can be compared.
+/// The facts of a line, in a form that can be compared.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     texts: BTreeMap<&'static str, String>,
@@ -16,7 +16,7 @@ pub struct Facts {
     has_models: bool,
 }
 
-/// The facts as the scanner found them.
+/// The facts that the scanner found.
 pub fn scanned(line: &Record) -> Facts {
     let mut facts = Facts { aborted: line.aborted, has_models: line.models().is_some(), ..Facts::default() };
     for (name, text) in [
@@ -50,7 +50,7 @@ pub fn scanned(line: &Record) -> Facts {
     facts
 }
 
-/// The facts as a parsed value has them.
+/// The facts in a parsed line.
 pub fn walked(line: &Value) -> Facts {
     let mut facts = Facts { aborted: line["aborted"] == Value::Bool(true), ..Facts::default() };
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -120,7 +120,7 @@ fn count(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| value.as_f64().map_or(0, |number| number.ceil() as u64))
 }
 
-/// Choices that a generator makes, one byte each; when they run out, the first is taken.
+/// The choices of a generator, one byte each. When the bytes run out, it takes the first choice.
 pub struct Tape<'a>(pub &'a [u8]);
 
 impl Tape<'_> {
@@ -200,8 +200,8 @@ const NUMBERS: [&str; 14] = [
     "9007199254740993",
 ];
 
-/// A valid JSON object on one line: wanted keys everywhere, also where they are not wanted,
-/// duplicates, escapes, odd numbers, wrong types, blanks.
+/// A valid JSON object on one line, with wanted keys (also in the wrong places), duplicate keys, escapes,
+/// odd numbers, wrong types and whitespace.
 pub fn object(tape: &mut Tape<'_>, depth: usize) -> String {
     let mut out = String::from("{");
     for at in 0..tape.pick(7) {

@@ -1,6 +1,6 @@
-//! The scanner must agree with a naive walk on every valid line, and with itself on any bytes,
-//! however they are split into reads. The run must take in all of them, never count down, and come
-//! to what a meter comes to that is given every line, though its sieve scans only some.
+//! The scanner must agree with a naive walk on every valid line, and must find the same in any bytes
+//! however they are split into reads. A run must read all bytes, never lower its total, and have the
+//! same totals as a meter that is given every line, although its sieve scans only some lines.
 #![no_main]
 
 #[path = "../../oracle/mod.rs"]
@@ -15,8 +15,8 @@ use libfuzzer_sys::fuzz_target;
 use oracle::{Facts, Tape, object, scanned, walked};
 use serde_json::Value;
 
-/// What moves a meter from one state to another, and look-alikes; the sieve's words among them, also
-/// with escapes.
+/// Starts of lines that change the state of a meter, and look-alikes. They contain the words that the
+/// sieve looks for, also with escapes.
 const STARTS: [&str; 16] = [
     r#"{"#,
     r#"{"type":"assistant","#,
@@ -36,10 +36,10 @@ const STARTS: [&str; 16] = [
     r#"no JSON: "usage" \u0075 \\u0061 \"result\" "#,
 ];
 
-/// Where the generator's object stands in such a line.
+/// The keys under which a generated object is put into such a line.
 const KEYS: [&str; 8] = ["x", "message", "event", "tool_use_result", "usage", "modelUsage", "\\u0075sage", "content"];
 
-/// A stream of valid lines, nearly.
+/// A stream of mostly valid lines.
 fn stream(tape: &mut Tape<'_>) -> String {
     let mut lines = Vec::new();
     while let Some((&choice, rest)) = tape.0.split_first() {
@@ -52,23 +52,23 @@ fn stream(tape: &mut Tape<'_>) -> String {
 
 fn facts(bytes: &[u8], split: usize) -> Vec<Option<Facts>> {
     let mut all = Vec::new();
-    each_line(bytes, split, |line| all.push(line.map(scanned)));
+    for_each_line(bytes, split, |line| all.push(line.map(scanned)));
     all
 }
 
-fn each_line(bytes: &[u8], split: usize, mut see: impl FnMut(Option<&budget_tee::stream::record::Record>)) {
+fn for_each_line(bytes: &[u8], split: usize, mut visit: impl FnMut(Option<&budget_tee::stream::record::Record>)) {
     let mut scanner = Scanner::default();
     for mut part in bytes.chunks(split) {
         while let Some(found) = scanner.next_line(&mut part) {
-            see(found.record);
+            visit(found.record);
         }
     }
     if let Some(found) = scanner.last_line() {
-        see(found.record);
+        visit(found.record);
     }
 }
 
-/// Everything that a stream comes to.
+/// All totals of a stream.
 fn totals(meter: &Meter, lines: u64) -> (Spend, Tally<String>, u64, bool, bool, u64) {
     (meter.total(), meter.by_model(), meter.messages(), meter.usage_seen(), meter.is_lower_bound(), lines)
 }
@@ -86,7 +86,7 @@ fn check(bytes: &[u8], split: usize) {
         }
     }
     let mut meter = Meter::default();
-    each_line(bytes, bytes.len().max(1), |line| {
+    for_each_line(bytes, bytes.len().max(1), |line| {
         line.map(|line| meter.record(line));
     });
     let want = totals(&meter, whole.len() as u64);
@@ -107,7 +107,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((&split, bytes)) = data.split_first() else { return };
     let split = usize::from(split % 37) + 1;
     check(bytes, split);
-    // The same bytes as choices of the generator: valid lines that go deeper than chance does.
+    // The same bytes as choices of the generator, whose valid lines reach deeper than random bytes do.
     check(object(&mut Tape(bytes), 0).as_bytes(), split);
     check(stream(&mut Tape(bytes)).as_bytes(), split);
 });
