@@ -1,7 +1,7 @@
-//! How much of a server a fleet takes: so many runs at once, each of which spends as often as it may.
+//! Measures the load of a fleet on a server: concurrent runs, each of which records as often as it may.
 //!
 //! `cargo run --release --features redis --example fleet -- redis://127.0.0.1:6379/0/bench RUNS SECONDS
-//! [WINDOW]` prints the calls of the script that the server has answered, and its own time for them.
+//! [WINDOW]` prints how many calls of the script the server answered, and the time it spent on them.
 
 use std::error::Error;
 use std::io::Write;
@@ -54,18 +54,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         std::thread::sleep((began + Duration::from_millis(200 * round)).saturating_duration_since(Instant::now()));
     }
     let after = counters(&mut server)?;
-    let spent = began.elapsed().as_secs_f64();
+    let elapsed = began.elapsed().as_secs_f64();
     let [calls, script, cpu] = [0, 1, 2].map(|at| after[at] - before[at]);
     let mut out = std::io::stdout();
     writeln!(out, "{runs} runs started in {:.2} s", admitted.as_secs_f64())?;
-    writeln!(out, "{:.0} calls a second, {:.1} us in the script each", calls / spent, script / calls)?;
-    writeln!(out, "{:.0} % of a core, {:.1} us of it a call", 100.0 * cpu / spent, 1e6 * cpu / calls)?;
+    writeln!(out, "{:.0} calls a second, {:.1} us in the script each", calls / elapsed, script / calls)?;
+    writeln!(out, "{:.0} % of a core, {:.1} us of it a call", 100.0 * cpu / elapsed, 1e6 * cpu / calls)?;
     let missing = fleet.iter().map(|ledger| round * 100 - ledger.totals(unix_now()).own.tokens.input).max();
-    writeln!(out, "what is yet to arrive of a run: at most {} rounds", missing.unwrap_or_default() / 100)?;
+    writeln!(out, "not yet recorded of a run: at most {} rounds", missing.unwrap_or_default() / 100)?;
     Ok(())
 }
 
-/// Calls of scripts, the microseconds in them, and the seconds of processor time of the server.
+/// The server's count of script calls, the microseconds spent in them, and its CPU seconds.
 fn counters(server: &mut redis::Connection) -> Result<[f64; 3], Box<dyn Error>> {
     let text: String = redis::cmd("INFO").arg("commandstats").query(server)?;
     let cpu: String = redis::cmd("INFO").arg("cpu").query(server)?;

@@ -1,7 +1,7 @@
-//! Measures how long a line takes through each of some filters, as a table.
+//! Measures the latency of a line through several filters, as a table.
 //!
-//! `latency ROUNDS BUDGET-TEE [LEDGER]`: a line of 300 bytes is sent every 200 microseconds and awaited at
-//! the other end; 5000 of them are one round, and in each round every filter has its turn.
+//! `latency ROUNDS BUDGET-TEE [LEDGER]` sends a line of 300 bytes every 200 microseconds and waits for it
+//! at the other end. A round is 5000 lines through each filter in turn.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -61,7 +61,7 @@ fn round(filter: &[&str]) -> Result<(f64, f64), Box<dyn Error>> {
         due += EVERY;
         let sent = Instant::now();
         to.write_all(line.as_bytes())?;
-        // What jq writes differs, but it ends the line.
+        // jq writes other bytes, but also ends with a newline.
         let mut got = [0; 4096];
         loop {
             let count = from.read(&mut got)?;

@@ -1,19 +1,19 @@
-//! Writes a stream to measure with: `streams MIX BYTES >FILE`, the same bytes for the same words.
+//! Writes a stream for benchmarks: `streams MIX BYTES >FILE`. The same arguments give the same bytes.
 //!
-//! `deltas` is what `--include-partial-messages` gives, lines of about 300 bytes. `typical` has
-//! assistant lines, tool results of 10 to 200 KB, and here and there an image of 3 to 6 MB. `huge`
-//! is mostly such images. All of them hold text that only looks like usage.
+//! `deltas` is the output with `--include-partial-messages`, lines of about 300 bytes. `typical` has
+//! assistant records, tool results of 10 to 200 KB, and a few images of 3 to 6 MB. `huge` is mostly such
+//! images. All of them contain text that only looks like usage.
 
 use std::io::{self, BufWriter, Write};
 
 fn main() -> io::Result<()> {
     let words: Vec<_> = std::env::args().skip(1).collect();
     let (mix, bytes) = match &words[..] {
-        [mix, bytes] => (mix.as_str(), bytes.parse().map_err(|_| refusal("BYTES is a number"))?),
-        _ => return Err(refusal("usage: streams deltas|typical|huge BYTES")),
+        [mix, bytes] => (mix.as_str(), bytes.parse().map_err(|_| invalid_input("BYTES is a number"))?),
+        _ => return Err(invalid_input("usage: streams deltas|typical|huge BYTES")),
     };
     let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
-    let mut stream = Stream { chance: Chance(0x9E37_79B9_7F4A_7C15), messages: 0, written: 0 };
+    let mut stream = Stream { random: Random(0x9E37_79B9_7F4A_7C15), messages: 0, written: 0 };
     let mut line = String::new();
     while stream.written < bytes {
         line.clear();
@@ -21,7 +21,7 @@ fn main() -> io::Result<()> {
             "deltas" => stream.message_in_deltas(&mut line),
             "typical" => stream.turn(&mut line, 60),
             "huge" => stream.turn(&mut line, 2),
-            _ => return Err(refusal("MIX is deltas, typical or huge")),
+            _ => return Err(invalid_input("MIX is deltas, typical or huge")),
         }
         stream.written += line.len();
         out.write_all(line.as_bytes())?;
@@ -29,14 +29,14 @@ fn main() -> io::Result<()> {
     out.flush()
 }
 
-fn refusal(text: &str) -> io::Error {
+fn invalid_input(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-/// Pseudo-random numbers, the same every time (xorshift64).
-struct Chance(u64);
+/// Pseudo-random numbers, the same in every run (xorshift64).
+struct Random(u64);
 
-impl Chance {
+impl Random {
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -44,7 +44,7 @@ impl Chance {
         self.0
     }
 
-    /// A number from `from` up to, not including, `to`.
+    /// A number of the range `from..to`.
     fn between(&mut self, from: usize, to: usize) -> usize {
         from + usize::try_from(self.next() % (to - from) as u64).unwrap_or_default()
     }
@@ -55,12 +55,12 @@ impl Chance {
 }
 
 struct Stream {
-    chance: Chance,
+    random: Random,
     messages: u64,
     written: usize,
 }
 
-/// What the lines of a tool's result are made of, as they stand in JSON.
+/// The text of tool results, as JSON string content.
 const SOURCE: [&str; 12] = [
     "    let total = self.used.checked_add(more).ok_or(Overflow)?;\\n",
     "  \\\"scripts\\\": { \\\"test\\\": \\\"node --test\\\", \\\"lint\\\": \\\"eslint src\\\" },\\n",
@@ -76,7 +76,7 @@ const SOURCE: [&str; 12] = [
     "C:\\\\Users\\\\dev\\\\shop\\\\src\\\\usage\\\\message.ts\\n",
 ];
 
-/// What an assistant's text is made of.
+/// The text of assistant messages, as JSON string content.
 const WORDS: [&str; 10] = [
     " the total of all messages",
     " its usage",
@@ -96,7 +96,7 @@ const TAIL: &str = r#""session_id":"88bdc8cd-a86f-476b-b396-c5a7db9ec620","paren
 
 impl Stream {
     fn end_of_line(&mut self, line: &mut String) {
-        let (high, low) = (self.chance.next(), self.chance.next());
+        let (high, low) = (self.random.next(), self.random.next());
         line.push_str(TAIL);
         line.push_str(&format!("{:08x}-{:04x}-{:016x}\"}}\n", high >> 32, high & 0xffff, low));
     }
@@ -104,14 +104,14 @@ impl Stream {
     fn text(&mut self, line: &mut String, pieces: &[&str], length: usize) {
         let end = line.len() + length;
         while line.len() < end {
-            line.push_str(self.chance.one_of(pieces));
+            line.push_str(self.random.one_of(pieces));
         }
     }
 
     fn image(&mut self, line: &mut String, length: usize) {
         let end = line.len() + length;
         while line.len() < end {
-            let mut bits = self.chance.next();
+            let mut bits = self.random.next();
             for _ in 0..10 {
                 line.push(char::from(BASE64[usize::try_from(bits & 63).unwrap_or_default()]));
                 bits >>= 6;
@@ -122,13 +122,13 @@ impl Stream {
     fn usage(&mut self, output: usize) -> String {
         format!(
             r#""usage":{{"input_tokens":{},"cache_creation_input_tokens":{},"cache_read_input_tokens":{},"cache_creation":{{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0}},"output_tokens":{output},"service_tier":"standard"}}"#,
-            self.chance.between(1, 20),
-            self.chance.between(0, 900),
-            self.chance.between(9_000, 90_000),
+            self.random.between(1, 20),
+            self.random.between(0, 900),
+            self.random.between(9_000, 90_000),
         )
     }
 
-    /// An assistant's message: one line of one block.
+    /// An assistant record with one content block.
     fn assistant(&mut self, line: &mut String, block: &str, pieces: &[&str], length: usize) {
         line.push_str(&format!(
             r#"{{"type":"assistant","message":{{"model":"claude-sonnet-5","id":"msg_{:020}","type":"message","role":"assistant","content":[{{{block}"#,
@@ -140,7 +140,7 @@ impl Stream {
         self.end_of_line(line);
     }
 
-    /// A message as it comes in deltas.
+    /// A message as deltas, followed by its assistant record.
     fn message_in_deltas(&mut self, line: &mut String) {
         self.messages += 1;
         let usage = self.usage(1);
@@ -149,13 +149,13 @@ impl Stream {
             self.messages
         ));
         self.end_of_line(line);
-        let deltas = self.chance.between(50, 400);
+        let deltas = self.random.between(50, 400);
         for _ in 0..deltas {
             line.push_str(
                 r#"{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""#,
             );
-            for _ in 0..self.chance.between(1, 4) {
-                line.push_str(self.chance.one_of(&WORDS));
+            for _ in 0..self.random.between(1, 4) {
+                line.push_str(self.random.one_of(&WORDS));
             }
             line.push_str(r#""}},"#);
             self.end_of_line(line);
@@ -168,20 +168,20 @@ impl Stream {
         self.assistant(line, r#""type":"text","text":""#, &WORDS, deltas * 45);
     }
 
-    /// A message, its tool's call, and the result: one in `images` is an image.
+    /// A message, a tool call and its result; one of `images` results is an image.
     fn turn(&mut self, line: &mut String, images: usize) {
         self.messages += 1;
-        let words = self.chance.between(100, 2_000);
+        let words = self.random.between(100, 2_000);
         self.assistant(line, r#""type":"text","text":""#, &WORDS, words);
         self.assistant(line, r#""type":"tool_use","id":"toolu_01","name":"Bash","input":{},"note":""#, &SOURCE, 200);
         line.push_str(r#"{"type":"user","message":{"role":"user","content":[{"tool_use_id":"toolu_01","type":"tool_result","content":"#);
-        if self.chance.between(0, images) == 0 {
-            let length = self.chance.between(3_000_000, 6_000_000);
+        if self.random.between(0, images) == 0 {
+            let length = self.random.between(3_000_000, 6_000_000);
             line.push_str(r#"[{"type":"image","source":{"type":"base64","media_type":"image/png","data":""#);
             self.image(line, length);
             line.push_str(r#""}}]}]},"#);
         } else {
-            let length = self.chance.between(10_000, 200_000);
+            let length = self.random.between(10_000, 200_000);
             line.push('"');
             self.text(line, &SOURCE, length);
             line.push_str(r#""}]},"#);

@@ -1,4 +1,4 @@
-//! How far the live total stood from the settled one at each stream's end, as a table.
+//! Compares the live total at the end of each stream with the settled one, as a table.
 //!
 //! `cargo run --example live -- FILE...`
 
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for path in std::env::args_os().skip(1) {
         let bytes = std::fs::read(&path)?;
         let settled = run(&bytes, |_| true).counted();
-        // The same stream as it stood before its result lines, of which there may be several.
+        // The same stream without its result records, of which there may be several.
         let live = run(&bytes, |line| !is_result(line)).counted();
         if bytes.split(|b| *b == b'\n').any(is_result) && settled > 0 {
             let name = std::path::Path::new(&path).file_name().unwrap_or_default().to_string_lossy();

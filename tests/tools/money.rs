@@ -1,4 +1,4 @@
-//! What recorded streams cost: estimated live, priced by the table, and as the vendor told.
+//! The cost of recorded streams: the live estimate, by the price table, and by the vendor's figures.
 //!
 //! `cargo run --example money -- FILE...`
 
@@ -22,21 +22,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         if !text.lines().any(|line| is_result(&line)) {
             continue;
         }
-        let live = spent(text.lines().filter(|line| !is_result(line)).map(str::to_owned));
-        // Without the vendor's figures the table prices what modelUsage tells.
-        let table = spent(text.lines().map(|line| {
+        let live = cost(text.lines().filter(|line| !is_result(line)).map(str::to_owned));
+        // Without the vendor's costs, the usage in modelUsage is priced by the table.
+        let table = cost(text.lines().map(|line| {
             let mut value: Value = serde_json::from_str(line).unwrap_or(Value::Null);
             strip(&mut value);
             value.to_string()
         }));
-        let vendor = spent(text.lines().map(str::to_owned));
+        let vendor = cost(text.lines().map(str::to_owned));
         let name = std::path::Path::new(&path).file_name().unwrap_or_default().to_string_lossy();
         writeln!(out, "{name:<28} {:>12.6} {:>12.6} {:>12.6}", dollars(live), dollars(table), dollars(vendor))?;
     }
     Ok(())
 }
 
-/// Takes the vendor's prices out of a line.
+/// Removes the vendor's costs from a line.
 fn strip(value: &mut Value) {
     if let Some(line) = value.as_object_mut() {
         line.remove("total_cost_usd");
@@ -47,8 +47,8 @@ fn strip(value: &mut Value) {
     }
 }
 
-/// Micro-dollars of a stream.
-fn spent(lines: impl Iterator<Item = String>) -> u64 {
+/// The cost of a stream in micro-dollars.
+fn cost(lines: impl Iterator<Item = String>) -> u64 {
     let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     let prices = Prices::new(None, &day(since.as_secs()), Unpriced::Zero).unwrap_or_default();
     let mut run = Run::new(None, Mode::Warn, Classes::default(), Budgets::default(), prices);
