@@ -1,6 +1,6 @@
-//! Rules about the source tree, as tests: the map is complete, the module graph has no cycle, and no
-//! file or function grows beyond what one can read at a sitting.
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+//! Tests of rules for the source tree: the map is complete, the module graph has no cycle, files and
+//! functions are short, and comments give reasons.
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
 mod harness;
 
@@ -14,8 +14,7 @@ fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default()
 }
 
-/// The path of a file that a module's name leads to: `crate::ledger::book::Book` is in
-/// `ledger/book.rs`.
+/// The file that defines an item: `ledger/book.rs` for `ledger::book::Book`.
 fn file_of<'a>(module: &str, files: &'a BTreeMap<String, String>) -> Option<&'a str> {
     let mut parts: Vec<_> = module.split("::").collect();
     while !parts.is_empty() {
@@ -29,7 +28,7 @@ fn file_of<'a>(module: &str, files: &'a BTreeMap<String, String>) -> Option<&'a 
     None
 }
 
-/// Every path below `crate::` in a text, with the braces of `use` lists resolved one level deep.
+/// Every path that follows `crate::`, with one level of braces expanded.
 fn paths_in(text: &str) -> Vec<String> {
     let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut paths = Vec::new();
@@ -48,30 +47,30 @@ fn paths_in(text: &str) -> Vec<String> {
     paths
 }
 
-/// Which files each file imports.
+/// The files that each file imports.
 fn graph(files: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeSet<&str>> {
     let imports = |name: &str, text: &str| -> BTreeSet<_> {
         let paths = paths_in(without_tests(text));
-        // It would hide an import from this search.
-        assert!(!without_tests(text).contains("super::"), "{name} says where from by `crate::`");
+        // `paths_in` does not find imports by `super::`.
+        assert!(!without_tests(text).contains("super::"), "{name} must import by `crate::`");
         paths.iter().filter_map(|path| file_of(path, files)).filter(|file| *file != name).collect()
     };
     files.iter().map(|(name, text)| (name.as_str(), imports(name, text))).collect()
 }
 
-/// A way from a file back to itself.
+/// A path of imports from a file back to itself.
 fn cycle<'a>(from: &'a str, graph: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Option<Vec<&'a str>> {
-    let mut ways = vec![vec![from]];
-    let mut seen = BTreeSet::new();
-    while let Some(way) = ways.pop() {
-        let last = way.last().copied().unwrap_or(from);
+    let mut paths = vec![vec![from]];
+    let mut visited = BTreeSet::new();
+    while let Some(path) = paths.pop() {
+        let last = path.last().copied().unwrap_or(from);
         for next in graph.get(last).into_iter().flatten() {
-            let further = [&way[..], &[*next]].concat();
+            let further = [&path[..], &[*next]].concat();
             if *next == from {
                 return Some(further);
             }
-            if seen.insert(*next) {
-                ways.push(further);
+            if visited.insert(*next) {
+                paths.push(further);
             }
         }
     }
@@ -87,14 +86,14 @@ fn the_module_graph_has_no_cycle() {
     for file in files.keys() {
         assert_eq!(cycle(file, &graph), None);
     }
-    // The search finds a cycle where there is one.
+    // `cycle` finds a cycle if there is one.
     let looped =
         BTreeMap::from([("a", BTreeSet::from(["b"])), ("b", BTreeSet::from(["c"])), ("c", BTreeSet::from(["a"]))]);
     assert_eq!(cycle("a", &looped), Some(vec!["a", "b", "c", "a"]));
 }
 
 #[test]
-fn imports_in_every_form_are_seen() {
+fn imports_are_found_in_every_form() {
     let text = "use crate::{a::b, c};\nuse crate::d::{self, E};\nlet x = crate::f::g();\n// crate::h\n";
     assert_eq!(paths_in(text), ["::a::b", "::c", "d::self", "d::E", "f::g"]);
 }
@@ -113,7 +112,7 @@ fn the_map_names_every_file_and_no_other() {
             folders.push(folder);
             continue;
         }
-        assert!(sentence.trim().len() > 5, "{name} has a sentence");
+        assert!(sentence.trim().len() > 5, "{name} has no sentence");
         let path = [&folders[..], &[name]].concat().join("/");
         assert!(named.insert(path.clone()), "{path} is named twice");
     }
@@ -143,8 +142,11 @@ fn files_and_functions_stay_readable() {
     for (name, text) in sources() {
         let lines = text.lines().count();
         assert!(lines <= 400, "{name} has {lines} lines");
-        let noun = name.rsplit('/').next().unwrap_or_default();
-        assert!(!["utils.rs", "types.rs", "common.rs", "helpers.rs"].contains(&noun), "{name} says nothing");
+        let base_name = name.rsplit('/').next().unwrap_or_default();
+        assert!(
+            !["utils.rs", "types.rs", "common.rs", "helpers.rs"].contains(&base_name),
+            "{name} has a name that means nothing"
+        );
         let mut start = None;
         for (at, line) in text.lines().enumerate() {
             let code = line.trim_start();

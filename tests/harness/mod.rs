@@ -133,7 +133,7 @@ pub fn assistant(id: &str, input: u64) -> String {
     )
 }
 
-/// The files of `src` with their paths below it, folders walked.
+/// All source files: their paths below `src`, and their text.
 pub fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut folders = vec![root.clone()];
