@@ -22,7 +22,7 @@ const FIXTURES: [(&str, [u64; 5], bool); 24] = [
     ("agents-background", [16, 1_535, 17_020, 70_950, 6], false),
     ("turns", [306, 111, 1_020, 10_900, 2], false),
     ("processes", [12, 188, 1_750, 900, 3], false),
-    ("killed-then-resumed", [18, 70, 1_060, 1_900, 3], false),
+    ("killed-then-resumed", [18, 70, 1_060, 1_900, 3], true),
     ("resumed", [15, 145, 249, 27_629, 2], false),
     ("resumed-before-2.1.277", [20, 199, 6_988, 20_641, 1], false),
     ("resumed-compacted", [20, 199, 6_988, 20_641, 1], false),
@@ -301,15 +301,14 @@ fn deltas_belong_to_the_most_recent_message_start() {
 }
 
 #[test]
-fn an_aborted_message_counts_in_addition_to_settlements_and_turns() {
+fn an_aborted_message_is_kept_beside_a_settlement_that_does_not_cover_its_prompt() {
     let aborted = ",\"aborted\":true";
-    // It adds exactly what was counted of it since the last settlement.
-    let lines = message("a", MAIN, [1, 0, 0, 0], "")
-        + &result([9, 0, 0, 0], None)
-        + &message("a", MAIN, [1, 7, 0, 0], "")
-        + &message("a", MAIN, [1, 7, 0, 0], aborted)
-        + &result([12, 8, 0, 0], None);
-    assert_eq!(tokens(&lines), [12, 15, 0, 0, 1]);
+    let lines = message("b", MAIN, [9, 1, 0, 0], "") + &message("a", MAIN, [4, 2, 0, 0], aborted);
+    // Up to 2.1.324 `modelUsage` does not have it, from 2.1.326 on it does.
+    assert_eq!(tokens(&(lines.clone() + &result([9, 8, 0, 0], None))), [13, 10, 0, 0, 2]);
+    assert_eq!(tokens(&(lines.clone() + &result([13, 9, 0, 0], None))), [13, 9, 0, 0, 2]);
+    assert_eq!(tokens(&(lines.clone() + &since([9, 8, 0, 0]))), [13, 10, 0, 0, 2]);
+    assert_eq!(tokens(&(lines + &since([13, 9, 0, 0]))), [13, 9, 0, 0, 2]);
     // A turn without modelUsage settles only what was counted in that turn.
     let turn =
         |input: u64| format!("{{\"type\":\"result\",\"session_id\":\"s\",\"usage\":{{\"input_tokens\":{input}}}}}\n");
@@ -321,8 +320,113 @@ fn an_aborted_message_counts_in_addition_to_settlements_and_turns() {
     assert_eq!(tokens(&lines), [15, 0, 0, 0, 2]);
     // `aborted` works in a record without usage.
     let aborted_only = "{\"type\":\"assistant\",\"session_id\":\"s\",\"aborted\":true,\"message\":{\"id\":\"a\"}}\n";
-    let lines = message("a", MAIN, [3, 1, 0, 0], "") + aborted_only + &result([3, 0, 0, 0], None);
-    assert_eq!(tokens(&lines), [6, 1, 0, 0, 1]);
+    let lines = message("b", MAIN, [9, 1, 0, 0], "") + &message("a", MAIN, [3, 1, 0, 0], "");
+    let lines = lines + aborted_only + &result([9, 5, 0, 0], None);
+    assert_eq!(tokens(&lines), [12, 6, 0, 0, 2]);
+}
+
+/// A result of session `s` that says what was spent since the last one.
+fn since([input, output, cache_write, cache_read]: [u64; 4]) -> String {
+    let entry = format!(
+        r#"{{"inputTokens":{input},"outputTokens":{output},"cacheCreationInputTokens":{cache_write},"cacheReadInputTokens":{cache_read}}}"#
+    );
+    format!(
+        r#"{{"type":"result","session_id":"s","modelUsage":{{"m":{{"inputTokens":999999}}}},"model_usage_since_last_result":{{"m":{entry}}}}}"#
+    ) + "\n"
+}
+
+#[test]
+fn what_was_spent_since_the_last_result_is_added_and_replaces_the_live_count() {
+    let lines = message("a", MAIN, [5, 2, 0, 10], "") + &since([5, 80, 0, 10]);
+    assert_eq!(tokens(&lines), [5, 80, 0, 10, 1]);
+    assert!(!is_lower_bound(&lines));
+    // Calls that the stream never showed: of a nested subagent, a hook, a compaction.
+    let lines = lines + &message("b", MAIN, [6, 2, 0, 15], "") + &since([20, 90, 7, 60]);
+    assert_eq!(tokens(&lines), [25, 170, 7, 70, 2]);
+    // Nothing was spent: an empty object is valid.
+    let nothing = "{\"type\":\"result\",\"session_id\":\"s\",\"modelUsage\":{\"m\":{\"inputTokens\":25}},\
+                   \"model_usage_since_last_result\":{}}\n";
+    assert_eq!(tokens(&(lines.clone() + nothing)), [25, 170, 7, 70, 2]);
+    // A resumed session's `modelUsage`, with what earlier processes spent, does not matter.
+    assert_eq!(tokens(&(nothing.to_owned() + &since([5, 80, 0, 10]))), [5, 80, 0, 10, 0]);
+}
+
+#[test]
+fn a_subagents_call_in_flight_stays_live_until_a_result_has_it() {
+    let lines = message("a", MAIN, [5, 2, 0, 0], "") + &message("x", "\"t\"", [7, 2, 0, 0], "") + &since([5, 40, 0, 0]);
+    assert_eq!(tokens(&lines), [12, 42, 0, 0, 2]);
+    assert!(is_lower_bound(&lines));
+    // Still in flight at the next one.
+    let lines = lines + &since([0, 0, 0, 0]);
+    assert_eq!(tokens(&lines), [12, 42, 0, 0, 2]);
+    let lines = lines + &since([7, 33, 0, 0]);
+    assert_eq!(tokens(&lines), [12, 73, 0, 0, 2]);
+    assert!(!is_lower_bound(&lines));
+}
+
+#[test]
+fn what_a_process_spent_that_ended_without_a_result_is_kept_as_a_lower_bound() {
+    let killed = message("a", MAIN, [50, 2, 30, 0], "");
+    let lines = killed + &message("b", MAIN, [5, 2, 0, 80], "") + &since([5, 60, 0, 80]);
+    assert_eq!(tokens(&lines), [55, 60, 30, 80, 2]);
+    assert!(is_lower_bound(&lines));
+    // For ever: nobody will say what its messages came to.
+    assert!(is_lower_bound(&(lines + &message("c", MAIN, [1, 1, 0, 0], "") + &since([1, 9, 0, 0]))));
+}
+
+#[test]
+fn an_id_that_returns_with_a_larger_prompt_is_another_call() {
+    let first = message("a", MAIN, [5, 2, 0, 10], "");
+    assert_eq!(tokens(&(first.clone() + &message("a", MAIN, [5, 9, 0, 10], ""))), [5, 9, 0, 10, 1]);
+    assert_eq!(tokens(&(first.clone() + &message("a", MAIN, [6, 1, 0, 10], ""))), [11, 3, 0, 20, 2]);
+    assert_eq!(tokens(&(first + &message("a", MAIN, [5, 1, 1, 10], ""))), [10, 3, 1, 20, 2]);
+    // One that had no prompt so far has now been told its own.
+    let silent = message("a", MAIN, [0, 0, 0, 0], "");
+    assert_eq!(tokens(&(silent + &message("a", MAIN, [5, 1, 0, 0], ""))), [5, 1, 0, 0, 1]);
+    // An empty id is none.
+    assert_eq!(tokens(&message("", MAIN, [1, 1, 0, 0], "").repeat(2)), [2, 2, 0, 0, 2]);
+}
+
+#[test]
+fn advisor_and_compaction_calls_count_beside_their_message() {
+    let with = |iterations: &str, output: u64| {
+        format!(
+            r#"{{"type":"assistant","session_id":"s","message":{{"id":"a","model":"m","usage":{{"input_tokens":5,"output_tokens":{output},"iterations":[{iterations}]}}}}}}"#
+        ) + "\n"
+    };
+    let own = r#"{"type":"message","input_tokens":5,"output_tokens":3}"#;
+    let fallback = r#"{"type":"fallback_message","input_tokens":5,"output_tokens":3}"#;
+    let advisor = r#"{"type":"advisor_message","model":"claude-opus-5","input_tokens":100,"output_tokens":20}"#;
+    let compaction = r#"{"type":"compaction","input_tokens":1000,"cache_read_input_tokens":7,"output_tokens":200}"#;
+    let all = [own, fallback, advisor, compaction].join(",");
+    assert_eq!(tokens(&with(&[own, fallback].join(","), 3)), [5, 3, 0, 0, 1]);
+    // Repeated for each content block of the message.
+    assert_eq!(tokens(&with(&all, 3).repeat(3)), [1105, 223, 0, 7, 1]);
+    let mut run = Run::default();
+    run.feed(with(&all, 3).as_bytes());
+    let models = run.meter.by_model();
+    assert_eq!(models.get(&"claude-opus-5".to_owned()).tokens.input, 100);
+    assert_eq!(models.get(&"m".to_owned()).tokens.input, 1005);
+    assert_eq!(tokens(&(with(&all, 3) + &since([1105, 240, 0, 7]))), [1105, 240, 0, 7, 1]);
+}
+
+#[test]
+fn a_message_belongs_to_the_model_that_served_it() {
+    let start = r#"{"type":"stream_event","session_id":"s","event":{"type":"message_start","message":{"id":"a","model":"asked","usage":{"input_tokens":5,"output_tokens":1}}}}"#;
+    let served = r#"{"type":"assistant","session_id":"s","message":{"id":"a","model":"served","usage":{"input_tokens":5,"output_tokens":9}}}"#;
+    let mut run = Run::default();
+    run.feed(format!("{start}\n{served}\n").as_bytes());
+    let models = run.meter.by_model();
+    assert_eq!(models.get(&"served".to_owned()).tokens.output, 9);
+    assert_eq!(models.get(&"asked".to_owned()).tokens.input, 0);
+    assert_eq!(models.sum().tokens.input, 5);
+}
+
+fn is_lower_bound(lines: &str) -> bool {
+    let mut run = Run::default();
+    run.feed(lines.as_bytes());
+    run.finish();
+    run.meter.is_lower_bound()
 }
 
 #[test]

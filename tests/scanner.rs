@@ -3,6 +3,7 @@
 
 mod oracle;
 
+use budget_tee::stream::paths::{Owner, Span, TextField};
 use budget_tee::stream::scan::Scanner;
 use oracle::{Facts, Tape, object, scanned, walked};
 use proptest::collection::vec;
@@ -61,7 +62,7 @@ fn input(line: &[u8]) -> Option<u64> {
     let mut rest = line;
     assert!(scanner.next_line(&mut rest).is_none(), "one line");
     let found = scanner.last_line().expect("a line");
-    found.record.and_then(|line| line.message.usage.get()).map(|usage| usage.tokens.input)
+    found.record.and_then(|record| record.usage(Owner::Message)).map(|usage| usage.tokens.input)
 }
 
 fn with_input(value: &str) -> Option<u64> {
@@ -132,7 +133,7 @@ fn lone_surrogates_do_not_make_different_ids_equal() {
         let mut scanner = Scanner::default();
         scanner.next_line(&mut line.as_bytes());
         let found = scanner.last_line().expect("a line").record.expect("counts");
-        found.message.id.get().map(str::to_owned)
+        found.text(TextField::MessageId).map(str::to_owned)
     };
     assert!(id("a\\ud800").is_some());
     assert_eq!(id("a\\ud800"), id("\\u0061\\ud800"));
@@ -206,8 +207,8 @@ fn strings_over_64_kib_are_absent_and_their_line_still_counts() {
     let mut scanner = Scanner::default();
     scanner.next_line(&mut line.as_bytes());
     let found = scanner.last_line().expect("a line").record.expect("counts");
-    assert_eq!(found.message.id.get(), None);
-    assert_eq!(found.message.usage.get().map(|usage| usage.tokens.input), Some(7));
+    assert_eq!(found.text(TextField::MessageId), None);
+    assert_eq!(found.usage(Owner::Message).map(|usage| usage.tokens.input), Some(7));
 }
 
 #[test]
@@ -217,6 +218,6 @@ fn a_model_usage_of_thousands_of_models_is_absent() {
     let mut scanner = Scanner::default();
     scanner.next_line(&mut line.as_bytes());
     let found = scanner.last_line().expect("a line").record.expect("counts");
-    assert!(found.models().is_none());
-    assert_eq!(found.usage.get().map(|usage| usage.tokens.input), Some(3));
+    assert!(found.models(Span::Process).is_none());
+    assert_eq!(found.usage(Owner::Turn).map(|usage| usage.tokens.input), Some(3));
 }

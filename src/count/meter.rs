@@ -16,7 +16,7 @@ use crate::count::settle::settle;
 use crate::count::tally::Tally;
 use crate::count::tokens::{Class, Counts, Spend, Tokens, Usage};
 use crate::stream::paths::{Owner, Span, TextField};
-use crate::stream::record::Record;
+use crate::stream::record::{Iteration, Record};
 
 /// After this many messages that all report zero tokens, live counting is blind.
 const BLIND_AFTER: u32 = 10;
@@ -143,7 +143,7 @@ impl Meter {
         let aborted = record.aborted;
         let sighting = Sighting { id, parent, model, usage, is_served: true, aborted, starts: false };
         let (at, is_new) = self.count_message(record, &sighting);
-        self.count_iterations(record, at);
+        self.count_iterations(record.iterations(Owner::Message), at);
         // Messages that Claude Code writes itself, such as errors, have a model in angle brackets.
         let synthetic = model.is_some_and(|model| model.starts_with('<'));
         if is_new && !synthetic && !self.counted_live {
@@ -191,12 +191,12 @@ impl Meter {
             // Its start was not seen: it counts by itself, together with the deltas that follow.
             None => self.count_message(record, &Sighting { parent, usage, starts: true, ..Sighting::default() }).0,
         };
-        self.count_iterations(record, at);
+        self.count_iterations(record.iterations(Owner::Delta), at);
     }
 
     /// Counts the calls of a message that are billed beside it, each as a message of its own.
-    fn count_iterations(&mut self, record: &Record, at: usize) {
-        let beside = record.iterations().iter().enumerate().filter(|(_, iteration)| iteration.is_beside());
+    fn count_iterations(&mut self, iterations: &[Iteration], at: usize) {
+        let beside = iterations.iter().enumerate().filter(|(_, iteration)| iteration.is_beside());
         let &Message { key, session: id, parent, model, .. } = self.messages.get(at);
         for (index, iteration) in beside {
             let session = self.sessions.find(id, model);

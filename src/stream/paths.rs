@@ -18,7 +18,7 @@ pub(crate) enum Node {
     CacheCreation(Owner),
     ServerTools(Owner),
     Iterations(Owner),
-    Iteration,
+    Iteration(Owner),
     Models(Span),
     Model(Span),
 }
@@ -111,9 +111,9 @@ pub(crate) enum Field {
     Write1h(Owner),
     Searches(Owner),
     UsOnly(Owner),
-    IterationKind,
-    IterationModel,
-    IterationCount(Class),
+    IterationKind(Owner),
+    IterationModel(Owner),
+    IterationCount(Owner, Class),
     ModelCount(Span, Class),
     ModelWrite1h(Span),
     ModelSearches(Span),
@@ -167,7 +167,7 @@ impl Node {
             Node::Usage(owner) => usage(owner, key),
             Node::CacheCreation(owner) if key == "ephemeral_1h_input_tokens" => Step::Keep(Field::Write1h(owner)),
             Node::ServerTools(owner) if key == "web_search_requests" => Step::Keep(Field::Searches(owner)),
-            Node::Iteration => iteration(key),
+            Node::Iteration(owner) => iteration(owner, key),
             // The keys are the models' names.
             Node::Models(span) => Step::Object(Node::Model(span)),
             Node::Model(span) => model(span, key),
@@ -184,7 +184,7 @@ impl Node {
     pub(crate) fn element(self) -> Step {
         match self {
             Node::Content => Step::Object(Node::Block),
-            Node::Iterations(_) => Step::Object(Node::Iteration),
+            Node::Iterations(owner) => Step::Object(Node::Iteration(owner)),
             _ => Step::Skip,
         }
     }
@@ -240,11 +240,11 @@ fn usage(owner: Owner, key: &str) -> Step {
     }
 }
 
-fn iteration(key: &str) -> Step {
+fn iteration(owner: Owner, key: &str) -> Step {
     match key {
-        "type" => Step::Keep(Field::IterationKind),
-        "model" => Step::Keep(Field::IterationModel),
-        key => class(key).map_or(Step::Skip, |class| Step::Keep(Field::IterationCount(class))),
+        "type" => Step::Keep(Field::IterationKind(owner)),
+        "model" => Step::Keep(Field::IterationModel(owner)),
+        key => class(key).map_or(Step::Skip, |class| Step::Keep(Field::IterationCount(owner, class))),
     }
 }
 

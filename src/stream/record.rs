@@ -124,7 +124,8 @@ pub struct Record {
     texts: [Text; TEXTS],
     usages: [UsageFields; OWNERS],
     models: [ModelList; 2],
-    iterations: Vec<Iteration>,
+    /// Of a message and of a delta.
+    iterations: [Vec<Iteration>; 2],
     /// `aborted` is `true`.
     pub aborted: bool,
     /// `total_cost_usd`, in micro-dollars.
@@ -154,9 +155,14 @@ impl Record {
         list.present.then_some(list.entries.as_slice())
     }
 
-    /// `usage.iterations` of the message or event.
-    pub fn iterations(&self) -> &[Iteration] {
-        &self.iterations[..self.iterations.len().min(ITERATIONS_MAX)]
+    /// `usage.iterations` of a message or a delta.
+    pub fn iterations(&self, owner: Owner) -> &[Iteration] {
+        let iterations = &self.iterations[usize::from(owner == Owner::Delta)];
+        &iterations[..iterations.len().min(ITERATIONS_MAX)]
+    }
+
+    fn iterations_mut(&mut self, owner: Owner) -> &mut Vec<Iteration> {
+        &mut self.iterations[usize::from(owner == Owner::Delta)]
     }
 
     /// Forgets everything, for the next record.
@@ -191,11 +197,12 @@ impl Record {
             Node::Models(span) => self.models[span as usize].present = true,
             Node::Model(span) => self.open_model(span, key),
             Node::Block => self.forget(Node::Block),
-            Node::Iteration => {
-                // One over the limit takes what all further ones say.
-                self.iterations.truncate(ITERATIONS_MAX);
+            Node::Iteration(owner) => {
                 let usage = UsageFields { present: true, ..UsageFields::default() };
-                self.iterations.push(Iteration { usage, ..Iteration::default() });
+                let iterations = self.iterations_mut(owner);
+                // One over the limit takes what all further ones say.
+                iterations.truncate(ITERATIONS_MAX);
+                iterations.push(Iteration { usage, ..Iteration::default() });
             }
             _ => {}
         }
@@ -232,11 +239,13 @@ impl Record {
 
     /// Takes in a scalar of the model or iteration that is being read.
     fn put_entry(&mut self, field: Field, scalar: Scalar<'_>, number: Option<&str>, count: Option<u64>) {
-        if let Some(iteration) = self.iterations.last_mut() {
+        if let Field::IterationKind(owner) | Field::IterationModel(owner) | Field::IterationCount(owner, _) = field
+            && let Some(iteration) = self.iterations_mut(owner).last_mut()
+        {
             match field {
-                Field::IterationKind => iteration.kind.put(scalar),
-                Field::IterationModel => iteration.model.put(scalar),
-                Field::IterationCount(class) => iteration.usage.counts[class as usize] = count,
+                Field::IterationKind(_) => iteration.kind.put(scalar),
+                Field::IterationModel(_) => iteration.model.put(scalar),
+                Field::IterationCount(_, class) => iteration.usage.counts[class as usize] = count,
                 _ => {}
             }
         }
@@ -288,12 +297,12 @@ impl Record {
             Node::Usage(owner) => {
                 self.usages[owner as usize] = UsageFields::default();
                 if matches!(owner, Owner::Message | Owner::Delta) {
-                    self.iterations.clear();
+                    self.iterations_mut(owner).clear();
                 }
             }
             Node::CacheCreation(owner) => self.usages[owner as usize].write_1h = None,
             Node::ServerTools(owner) => self.usages[owner as usize].web_searches = 0,
-            Node::Iterations(_) => self.iterations.clear(),
+            Node::Iterations(owner) => self.iterations_mut(owner).clear(),
             Node::Models(span) => {
                 let list = &mut self.models[span as usize];
                 list.entries.clear();

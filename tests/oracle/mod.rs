@@ -2,58 +2,74 @@
 
 use std::collections::BTreeMap;
 
-use budget_tee::count::tokens::Tokens;
-use budget_tee::stream::record::{MessageFields, Record};
+use budget_tee::count::tokens::{Tokens, Usage};
+use budget_tee::stream::paths::{Owner, Span, TextField};
+use budget_tee::stream::record::Record;
 use serde_json::Value;
 
 /// The facts of a line, in a form that can be compared.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     texts: BTreeMap<&'static str, String>,
-    usages: BTreeMap<String, Tokens>,
-    searches: BTreeMap<String, u64>,
+    usages: BTreeMap<&'static str, Usage>,
+    /// Whether it is billed beside its message, the model, and the usage.
+    iterations: BTreeMap<&'static str, Vec<(bool, Option<String>, Usage)>>,
+    /// Usage by model, the cache writes for an hour, and whether the cost is known.
+    models: BTreeMap<&'static str, BTreeMap<String, (Usage, Option<u64>)>>,
+    numbers: [Option<u64>; 3],
     aborted: bool,
-    has_models: bool,
 }
 
 /// The facts that the scanner found.
-pub fn scanned(line: &Record) -> Facts {
-    let mut facts = Facts { aborted: line.aborted, has_models: line.models().is_some(), ..Facts::default() };
-    for (name, text) in [
-        ("type", &line.kind),
-        ("subtype", &line.subtype),
-        ("session", &line.session),
-        ("parent", &line.parent),
-        ("version", &line.version),
-        ("event.type", &line.event_kind),
-        ("agent", &line.agent),
-        ("agent.model", &line.agent_model),
+pub fn scanned(record: &Record) -> Facts {
+    let numbers = [record.turns, record.api_time, record.spawn_depth];
+    let mut facts = Facts { aborted: record.aborted, numbers, ..Facts::default() };
+    for (name, field) in [
+        ("type", TextField::Kind),
+        ("subtype", TextField::Subtype),
+        ("session", TextField::Session),
+        ("parent", TextField::Parent),
+        ("version", TextField::Version),
+        ("init.model", TextField::InitModel),
+        ("hook", TextField::HookName),
+        ("id", TextField::MessageId),
+        ("model", TextField::MessageModel),
+        ("tool", TextField::ToolUseId),
+        ("event.type", TextField::EventKind),
+        ("event.id", TextField::StartId),
+        ("event.model", TextField::StartModel),
+        ("agent", TextField::Agent),
+        ("agent.model", TextField::AgentModel),
     ] {
-        facts.texts.extend(text.get().map(|text| (name, text.to_owned())));
+        facts.texts.extend(record.text(field).map(|text| (name, text.to_owned())));
     }
-    let mut message = |names: [&'static str; 4], message: &MessageFields| {
-        for (name, text) in names.iter().zip([&message.id, &message.model, &message.tool_use_id]) {
-            facts.texts.extend(text.get().map(|text| (*name, text.to_owned())));
-        }
-        facts.usages.extend(message.usage.get().map(|usage| (names[3].to_owned(), usage.tokens)));
-    };
-    message(["id", "model", "tool", "message"], &line.message);
-    message(["event.id", "event.model", "event.tool", "event.message"], &line.event_message);
-    for (name, usage) in [("result", &line.usage), ("event", &line.event_usage), ("agent", &line.agent_usage)] {
-        facts.usages.extend(usage.get().map(|usage| (name.to_owned(), usage.tokens)));
+    for (name, owner) in [
+        ("turn", Owner::Turn),
+        ("message", Owner::Message),
+        ("delta", Owner::Delta),
+        ("start", Owner::Start),
+        ("agent", Owner::Agent),
+    ] {
+        facts.usages.extend(record.usage(owner).map(|usage| (name, usage)));
     }
-    for model in line.models().unwrap_or_default() {
-        let usage = model.usage.get().unwrap_or_default();
-        facts.usages.insert(format!("model {}", model.name), usage.tokens);
-        facts.searches.insert(model.name.clone(), usage.web_searches);
+    for (name, owner) in [("message", Owner::Message), ("delta", Owner::Delta)] {
+        let iterations = record.iterations(owner).iter();
+        let iterations = iterations.map(|one| (one.is_beside(), one.model().map(str::to_owned), one.usage()));
+        facts.iterations.insert(name, iterations.collect());
+    }
+    for (name, span) in [("process", Span::Process), ("since", Span::SinceLast)] {
+        let models = record
+            .models(span)
+            .map(|models| models.iter().map(|model| (model.name.clone(), (model.usage(), model.write_1h()))).collect());
+        facts.models.extend(models.map(|models| (name, models)));
     }
     facts
 }
 
 /// The facts in a parsed line.
 pub fn walked(line: &Value) -> Facts {
-    let mut facts = Facts { aborted: line["aborted"] == Value::Bool(true), ..Facts::default() };
-    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let numbers = ["num_turns", "duration_api_ms", "spawn_depth"].map(|key| number(&line[key]));
+    let mut facts = Facts { aborted: line["aborted"] == Value::Bool(true), numbers, ..Facts::default() };
     let (message, event, agent) = (&line["message"], &line["event"], &line["tool_use_result"]);
     let blocks = message["content"].as_array().map_or(&[][..], Vec::as_slice);
     let result = blocks.iter().rfind(|block| block["type"] == "tool_result");
@@ -63,6 +79,8 @@ pub fn walked(line: &Value) -> Facts {
         ("session", &line["session_id"]),
         ("parent", &line["parent_tool_use_id"]),
         ("version", &line["claude_code_version"]),
+        ("init.model", &line["model"]),
+        ("hook", &line["hook_name"]),
         ("id", &message["id"]),
         ("model", &message["model"]),
         ("tool", result.map_or(&Value::Null, |block| &block["tool_use_id"])),
@@ -72,43 +90,62 @@ pub fn walked(line: &Value) -> Facts {
         ("agent", &agent["agentId"]),
         ("agent.model", &agent["resolvedModel"]),
     ] {
-        facts.texts.extend(text(value).map(|text| (name, text)));
+        facts.texts.extend(value.as_str().map(|text| (name, text.to_owned())));
     }
     for (name, value) in [
-        ("result", &line["usage"]),
+        ("turn", &line["usage"]),
         ("message", &message["usage"]),
-        ("event", &event["usage"]),
-        ("event.message", &event["message"]["usage"]),
+        ("delta", &event["usage"]),
+        ("start", &event["message"]["usage"]),
         ("agent", &agent["usage"]),
     ] {
-        if value.is_object() {
-            facts.usages.insert(
-                name.to_owned(),
-                Tokens {
-                    input: count(&value["input_tokens"]),
-                    output: count(&value["output_tokens"]),
-                    cache_write: count(&value["cache_creation_input_tokens"]),
-                    cache_read: count(&value["cache_read_input_tokens"]),
-                },
-            );
-        }
+        facts.usages.extend(value.is_object().then(|| (name, usage(value))));
     }
-    if let Some(models) = line["modelUsage"].as_object() {
-        facts.has_models = true;
-        for (name, value) in models.iter().filter(|(_, value)| value.is_object()) {
-            facts.usages.insert(
-                format!("model {name}"),
-                Tokens {
-                    input: count(&value["inputTokens"]),
-                    output: count(&value["outputTokens"]),
-                    cache_write: count(&value["cacheCreationInputTokens"]),
-                    cache_read: count(&value["cacheReadInputTokens"]),
-                },
-            );
-            facts.searches.insert(name.clone(), count(&value["webSearchRequests"]));
-        }
+    for (name, value) in [("message", &message["usage"]), ("delta", &event["usage"])] {
+        let elements = value["iterations"].as_array().map_or(&[][..], Vec::as_slice);
+        let objects = elements.iter().filter(|element| element.is_object()).take(16);
+        facts.iterations.insert(name, objects.map(iteration).collect());
+    }
+    for (name, value) in [("process", &line["modelUsage"]), ("since", &line["model_usage_since_last_result"])] {
+        let entries = value.as_object().map(|models| {
+            let objects = models.iter().filter(|(_, value)| value.is_object());
+            objects.map(|(model, value)| (model.clone(), entry(value))).collect()
+        });
+        facts.models.extend(entries.map(|entries| (name, entries)));
     }
     facts
+}
+
+fn tokens(value: &Value, keys: [&str; 4]) -> Tokens {
+    let [input, output, cache_write, cache_read] = keys.map(|key| number(&value[key]).unwrap_or_default());
+    Tokens { input, output, cache_write, cache_read }
+}
+
+const KEYS_OF_USAGE: [&str; 4] =
+    ["input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
+
+fn usage(value: &Value) -> Usage {
+    Usage {
+        tokens: tokens(value, KEYS_OF_USAGE),
+        write_1h: number(&value["cache_creation"]["ephemeral_1h_input_tokens"]).unwrap_or_default(),
+        web_searches: number(&value["server_tool_use"]["web_search_requests"]).unwrap_or_default(),
+        us_only: value["inference_geo"] == "us",
+    }
+}
+
+fn iteration(value: &Value) -> (bool, Option<String>, Usage) {
+    let beside = matches!(value["type"].as_str(), Some("advisor_message" | "compaction"));
+    let usage = Usage { tokens: tokens(value, KEYS_OF_USAGE), ..Usage::default() };
+    (beside, value["model"].as_str().map(str::to_owned), usage)
+}
+
+/// A model's entry in a `result`.
+fn entry(value: &Value) -> (Usage, Option<u64>) {
+    let keys = ["inputTokens", "outputTokens", "cacheCreationInputTokens", "cacheReadInputTokens"];
+    let write_1h = number(&value["cacheCreationEphemeral1hInputTokens"]);
+    let web_searches = number(&value["webSearchRequests"]).unwrap_or_default();
+    let tokens = tokens(value, keys);
+    (Usage { tokens, write_1h: write_1h.unwrap_or_default(), web_searches, ..Usage::default() }, write_1h)
 }
 
 #[expect(
@@ -116,8 +153,8 @@ pub fn walked(line: &Value) -> Facts {
     clippy::cast_sign_loss,
     reason = "a float cast saturates at both ends, which is the rule for counts"
 )]
-fn count(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| value.as_f64().map_or(0, |number| number.ceil() as u64))
+fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_f64().map(|number| number.ceil() as u64))
 }
 
 /// The choices of a generator, one byte each. When the bytes run out, it takes the first choice.
@@ -135,7 +172,7 @@ impl Tape<'_> {
     }
 }
 
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 43] = [
     "x",
     "type",
     "subtype",
@@ -163,14 +200,29 @@ const KEYS: [&str; 30] = [
     "cacheReadInputTokens",
     "cacheCreationInputTokens",
     "webSearchRequests",
+    "cacheCreationEphemeral1hInputTokens",
+    "model_usage_since_last_result",
+    "iterations",
+    "cache_creation",
+    "ephemeral_1h_input_tokens",
+    "server_tool_use",
+    "web_search_requests",
+    "inference_geo",
+    "num_turns",
+    "duration_api_ms",
+    "spawn_depth",
+    "hook_name",
+    "total_cost_usd",
     "claude-x",
     "\\u0075sage",
     "us\\u0061ge",
 ];
 
-const TEXTS: [&str; 12] = [
+const TEXTS: [&str; 14] = [
     "assistant",
     "tool_result",
+    "advisor_message",
+    "us",
     "m1",
     "",
     "\\\"usage\\\":{\\\"input_tokens\\\":9}",
@@ -217,6 +269,9 @@ pub fn object(tape: &mut Tape<'_>, depth: usize) -> String {
                 | "event"
                 | "tool_use_result"
                 | "modelUsage"
+                | "model_usage_since_last_result"
+                | "cache_creation"
+                | "server_tool_use"
                 | "claude-x"
                 | "usage"
                 | "\\u0075sage"
@@ -224,7 +279,7 @@ pub fn object(tape: &mut Tape<'_>, depth: usize) -> String {
         );
         if wanted && tape.pick(4) > 0 {
             out.push_str(&object(tape, depth + 1));
-        } else if key == "content" && tape.pick(3) > 0 {
+        } else if matches!(key, "content" | "iterations") && tape.pick(3) > 0 {
             out.push_str(&array(tape, depth + 1));
         } else {
             out.push_str(&value(tape, depth + 1));

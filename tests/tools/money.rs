@@ -7,6 +7,7 @@ use std::io::Write;
 
 use budget_tee::amount::dollars;
 use budget_tee::budget::{Budgets, Mode};
+use budget_tee::count::meter::Meter;
 use budget_tee::count::price::{Prices, Unpriced};
 use budget_tee::count::rates::day;
 use budget_tee::count::tokens::Classes;
@@ -51,7 +52,7 @@ fn strip(value: &mut Value) {
 fn cost(lines: impl Iterator<Item = String>) -> u64 {
     let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     let prices = Prices::new(None, &day(since.as_secs()), Unpriced::Zero).unwrap_or_default();
-    let mut run = Run::new(None, Mode::Warn, Classes::default(), Budgets::default(), prices);
+    let mut run = Run::new(None, Mode::Warn, Classes::default(), Budgets::default(), Meter::new(prices, None));
     for line in lines {
         run.feed(line.as_bytes());
         run.feed(b"\n");
