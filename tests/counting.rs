@@ -6,8 +6,11 @@ mod harness;
 use std::io::Write;
 use std::path::Path;
 
-use budget_tee::count::tokens::Tokens;
+use budget_tee::count::meter::Meter;
+use budget_tee::count::price::Prices;
+use budget_tee::count::tokens::{Classes, Tokens};
 use budget_tee::run::Run;
+use budget_tee::stream::scan::Scanner;
 use harness::{bytes, run, summary};
 use proptest::prelude::*;
 
@@ -233,6 +236,71 @@ fn usage_carried_over_by_a_resumed_session_is_reported() {
     let ran = run(&["-q"], &bytes("resumed.jsonl"));
     assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
     assert!(ran.err.contains("input 10, output 114, cache-write 6779, cache-read 6931"), "{}", ran.err);
+}
+
+/// Tokens that count after a session began with these lines, by a meter that knows whether the wrapped
+/// command resumes a session; `None` for a filter.
+fn first_result(version: &str, resumes: Option<bool>, more: &str, result: &str) -> u64 {
+    let init = format!(
+        r#"{{"type":"system","subtype":"init","session_id":"s","claude_code_version":"{version}","model":"m"}}"#
+    ) + "\n";
+    let mut meter = Meter::new(Prices::default(), resumes);
+    let mut scanner = Scanner::default();
+    let stream = init + more + result;
+    let mut rest = stream.as_bytes();
+    while let Some(found) = scanner.next_line(&mut rest) {
+        found.record.map(|record| meter.record(record));
+    }
+    Classes::default().count(&meter.total().tokens)
+}
+
+#[test]
+fn usage_is_carried_over_only_with_evidence() {
+    // The turn used 30 tokens; `modelUsage` has 1,030.
+    let seen = message("a", MAIN, [10, 20, 0, 0], "");
+    let in_cache = result([10, 20, 500, 500], Some([10, 20, 0, 0]));
+    let in_input = result([1010, 20, 0, 0], Some([10, 20, 0, 0]));
+    let hook = r#"{"type":"system","subtype":"hook_started","session_id":"s","hook_name":"SessionStart:resume"}"#;
+    let startup = hook.replace("resume", "startup") + "\n";
+    let hook = hook.to_owned() + "\n";
+    let task = |depth: u64| {
+        format!(r#"{{"type":"system","subtype":"task_started","session_id":"s","spawn_depth":{depth}}}"#) + "\n"
+    };
+    let compacted = "{\"type\":\"system\",\"subtype\":\"compact_boundary\",\"session_id\":\"s\"}\n";
+    for (version, resumes, more, result, counted) in [
+        // A filter can tell by the figures alone: more in the cache than the whole turn.
+        ("2.1.292", None, "", &in_cache, 30),
+        ("2.1.292", None, "", &in_input, 1030),
+        ("2.1.276", None, "", &in_cache, 1030),
+        ("2.1.309", None, "", &in_cache, 1030),
+        // Hidden calls explain it as well.
+        ("2.1.292", None, &task(1), &in_cache, 30),
+        ("2.1.292", None, &task(2), &in_cache, 1030),
+        ("2.1.292", None, compacted, &in_cache, 1030),
+        // The wrapped command, or a hook, says that the session is resumed.
+        ("2.1.292", Some(true), "", &in_input, 30),
+        ("2.1.292", Some(false), "", &in_cache, 1030),
+        ("2.1.292", Some(false), &hook, &in_cache, 30),
+        ("2.1.292", None, &hook, &in_input, 30),
+        ("2.1.292", Some(false), &startup, &in_cache, 1030),
+    ] {
+        let lines = more.to_owned() + &seen;
+        let case = format!("{version} {resumes:?} {more}{result}");
+        assert_eq!(first_result(version, resumes, &lines, result), counted, "{case}");
+    }
+}
+
+#[test]
+fn an_idle_first_result_of_a_resumed_session_is_carried_over_whole() {
+    let idle = result([10, 20, 500, 500], Some([0; 4]))
+        .replace(r#""usage":"#, r#""num_turns":0,"duration_api_ms":0,"usage":"#);
+    assert_eq!(first_result("2.1.292", None, "", &idle), 0);
+    assert_eq!(first_result("2.1.292", Some(false), "", &idle), 0);
+    assert_eq!(first_result("2.1.276", None, "", &idle), 1030);
+    let busy = idle.replace(r#""num_turns":0"#, r#""num_turns":1"#);
+    assert_eq!(first_result("2.1.292", None, "", &busy), 1030);
+    // Where it says what was spent since the last result, nothing is carried over.
+    assert_eq!(first_result("2.1.292", Some(true), "", &since([10, 20, 500, 500])), 1030);
 }
 
 #[test]

@@ -165,6 +165,21 @@ mod tests {
     }
 
     #[test]
+    fn claude_says_by_its_options_whether_it_resumes_a_session() {
+        for (words, want) in [
+            (&["claude", "-p", "x"][..], Some(false)),
+            (&["claude", "-r", "id", "-p", "x"], Some(true)),
+            (&["/opt/claude", "-p", "x", "--resume=id"], Some(true)),
+            (&["claude", "--continue"], Some(true)),
+            (&["claude", "-p", "grep -c x"], Some(false)),
+            (&["sh", "-c", "claude -c"], None),
+        ] {
+            assert_eq!(resumes(&words.iter().map(OsString::from).collect::<Vec<_>>()), want, "{words:?}");
+        }
+        assert_eq!(resumes(&[]), None);
+    }
+
+    #[test]
     fn durations() {
         for (text, millis) in [
             ("0", 0),
