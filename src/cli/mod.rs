@@ -13,7 +13,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, ValueHint};
+use clap::{ArgAction, CommandFactory, Parser, ValueHint};
 use rustix::process::Signal;
 
 use crate::amount::Amount;
@@ -124,9 +124,15 @@ struct Options {
     #[arg(long, help_heading = "Shared budgets")]
     status: bool,
 
+    #[arg(long, hide = true, overrides_with = "status")]
+    no_status: bool,
+
     /// With --status: print it as one JSON object
     #[arg(long, help_heading = "Shared budgets")]
     json: bool,
+
+    #[arg(long, hide = true, overrides_with = "json")]
+    no_json: bool,
 
     /// Tokens that count: input,output,cache-write,cache-read
     #[arg(short = 't', long, value_name = "CLASSES", help_heading = "Budgets")]
@@ -183,6 +189,9 @@ struct Options {
     #[arg(short, long, alias = "disable-budget-visuals", help_heading = "Output")]
     quiet: bool,
 
+    #[arg(long, hide = true, overrides_with = "quiet")]
+    no_quiet: bool,
+
     /// Colour: auto, always or never
     #[arg(long, value_name = "WHEN", help_heading = "Output", hide_possible_values = true)]
     color: Option<ColorWhen>,
@@ -195,28 +204,19 @@ struct Options {
     #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "Output")]
     version: Option<bool>,
 
+    // A flag has a hidden opposite, which switches off what the configuration file has switched on.
     #[arg(trailing_var_arg = true, hide = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
 }
 
 /// The option table.
 pub fn table() -> clap::Command {
-    let table = Options::command();
-    let flags: Vec<_> = table.get_arguments().filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue)).collect();
-    // A flag that the configuration file sets can be switched off: `--no-quiet`.
-    let off: Vec<_> = flags
-        .iter()
-        .map(|flag| {
-            let name = format!("no-{}", flag.get_long().unwrap_or_default());
-            Arg::new(name.clone()).long(name).action(ArgAction::SetTrue).hide(true).overrides_with(flag.get_id())
-        })
-        .collect();
-    table.args(off)
+    Options::command()
 }
 
 impl Options {
     fn from_words(words: &[OsString]) -> Result<Self, clap::Error> {
-        table().try_get_matches_from(words).and_then(|matches| Options::from_arg_matches(&matches))
+        Options::try_parse_from(words)
     }
 
     /// What stands before the command line, the weakest first.

@@ -6,6 +6,7 @@
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, read, write};
@@ -69,7 +70,8 @@ pub(crate) struct Relay<'a> {
 impl Relay<'_> {
     /// Forwards `input` to `output` until either ends.
     pub(crate) fn relay(&self, input: impl AsFd, output: impl AsFd) -> End {
-        let mut buffer = vec![0; BUFFER];
+        // Not zeroed, which would touch all of it for a stream of one line.
+        let mut buffer = Vec::with_capacity(BUFFER);
         let mut left_over = LEFT_OVER;
         let mut full = 0_u32;
         loop {
@@ -78,15 +80,16 @@ impl Relay<'_> {
             }
             // Where the relay ends at the end of a line, it reads on to that.
             if self.finish.is_raised() && !self.ends_at_stop {
-                let until = buffer.len().min(left_over);
-                buffer.truncate(until);
+                if left_over < buffer.capacity() {
+                    buffer = Vec::with_capacity(left_over);
+                }
             }
             let bytes = match self.read_some(&input, &mut buffer) {
                 Ok(0) => {
                     let fed = lock(self.run).finish();
                     return if fed.stops && self.ends_at_stop { End::Stopped } else { End::Stream };
                 }
-                Ok(count) => &buffer[..count],
+                Ok(_) => buffer.as_slice(),
                 Err(error) => return End::Unreadable(error),
             };
             if self.finish.is_raised() {
@@ -155,9 +158,10 @@ impl Relay<'_> {
 
     /// One read, however often it is interrupted. Where the descriptor does not block, it waits for
     /// input, and returns 0 as at the end of the stream once `finish` is raised.
-    fn read_some(&self, input: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    fn read_some(&self, input: impl AsFd, buffer: &mut Vec<u8>) -> Result<usize, Errno> {
+        buffer.clear();
         loop {
-            match read(&input, &mut *buffer) {
+            match read(&input, spare_capacity(buffer)) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     let mut fds = [PollFd::new(&input, PollFlags::IN), PollFd::new(&self.finish, PollFlags::IN)];
