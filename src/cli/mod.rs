@@ -120,7 +120,7 @@ struct Options {
     #[arg(allow_hyphen_values = true, value_parser = values::window)]
     window: Option<Duration>,
 
-    /// Print the status of the budgets; exit 0, or 122 exceeded
+    /// Print the budgets' status; exit 0, or 122 if exceeded
     #[arg(long, help_heading = "Shared budgets")]
     status: bool,
 
