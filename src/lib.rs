@@ -56,6 +56,7 @@
 //!   message.rs         the messages that may get further records
 //!   pricer.rs          prices what the models of a stream spend
 //!   price.rs           the prices that hold, and what has none
+//!   names.rs           the names of models, in the form of the price table
 //!   rates.rs           the rows of price tables
 //!   prices.json        the built-in table
 //!   tally.rs           spend by model
@@ -71,6 +72,7 @@ pub mod cli;
 pub mod count {
     pub(crate) mod message;
     pub mod meter;
+    pub(crate) mod names;
     pub mod price;
     pub(crate) mod pricer;
     pub mod rates;

@@ -5,10 +5,12 @@
 //!
 //! [`rates`]: crate::count::rates
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::str::FromStr;
 
-use crate::count::rates::{BUILT_IN, BadRow, Rates, Row, normal, read_table};
+use crate::count::names::{newest, normal};
+use crate::count::rates::{BUILT_IN, BadRow, Rates, Row, read_table};
 use crate::count::tokens::Usage;
 
 /// What a model without a price costs.
@@ -110,9 +112,19 @@ impl Prices {
     }
 
     fn rates(&self, model: &str, prompt: u64) -> Option<Rates> {
-        let model = normal(model);
+        let model = self.listed(model);
         let rows = self.rows().iter().filter(|row| row.model == model && (row.above == 0 || prompt > row.above));
         rows.max_by_key(|row| row.above).map(|row| row.rates)
+    }
+
+    /// The name under which the table would have a model. A row that names a family, such as `opus`,
+    /// is taken before the family's newest model.
+    fn listed<'a>(&'a self, model: &'a str) -> Cow<'a, str> {
+        let name = normal(model);
+        // Also the rows of `--prices` may have any name, so that the exact one goes first.
+        let is_listed = self.rows().iter().any(|row| row.model == name);
+        let instead = if is_listed { None } else { newest(&name, self.rows().iter().map(|row| row.model.as_str())) };
+        instead.map_or(name.clone(), Cow::Borrowed)
     }
 }
 

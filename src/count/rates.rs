@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::count::names::normal;
 use crate::count::tokens::Usage;
 
 /// The table that is built in.
@@ -81,18 +82,6 @@ impl fmt::Display for BadRow {
     }
 }
 
-/// A model's name without its context size, its date, and what clouds add to it.
-pub(crate) fn normal(model: &str) -> &str {
-    let model = model.split('[').next().unwrap_or(model);
-    let model = model.rsplit_once("anthropic.").map_or(model, |(_, name)| name);
-    let model = model.split('@').next().unwrap_or(model);
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let version = |(_, tail): &(&str, &str)| tail.split(':').all(digits);
-    let model = model.rsplit_once("-v").filter(version).map_or(model, |(name, _)| name);
-    let date = |(_, tail): &(&str, &str)| tail.len() == 8 && digits(tail);
-    model.rsplit_once('-').filter(date).map_or(model, |(name, _)| name)
-}
-
 /// Reads a table: a JSON list of rows, or an object with such a list in `rows`.
 pub(crate) fn read_table(text: &str) -> Result<Vec<Row>, BadRow> {
     let table = |field: &str, why| BadRow { row: 0, field: field.to_owned(), why };
@@ -148,7 +137,7 @@ fn read_row(row: usize, value: Value) -> Result<Row, BadRow> {
     };
     match fields.keys().next() {
         Some(field) => Err(bad(field, "unknown field")),
-        None => Ok(Row { model: normal(&model).to_owned(), from, above, rates }),
+        None => Ok(Row { model: normal(&model).into_owned(), from, above, rates }),
     }
 }
 
@@ -183,23 +172,6 @@ pub fn day(unix: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_form_of_a_name_is_one_model() {
-        for name in [
-            "claude-opus-4-5",
-            "claude-opus-4-5-20251101",
-            "claude-opus-4-5[1m]",
-            "claude-opus-4-5-20251101[1m]",
-            "claude-opus-4-5@20251101",
-            "us.anthropic.claude-opus-4-5-20251101-v1:0",
-            "anthropic.claude-opus-4-5-v2",
-        ] {
-            assert_eq!(normal(name), "claude-opus-4-5", "{name}");
-        }
-        assert_eq!(normal("claude-3-5-haiku-20241022"), "claude-3-5-haiku");
-        assert_eq!(normal("gpt-9"), "gpt-9");
-    }
 
     #[test]
     fn the_built_in_table_can_be_read() {
