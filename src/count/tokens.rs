@@ -173,6 +173,8 @@ pub struct Usage {
     pub web_searches: u64,
     /// The request had to be handled in the US, which costs more.
     pub us_only: bool,
+    /// The request was handled in fast mode, which costs more.
+    pub fast: bool,
 }
 
 impl Usage {
@@ -183,6 +185,7 @@ impl Usage {
             write_1h: self.write_1h.max(other.write_1h),
             web_searches: self.web_searches.max(other.web_searches),
             us_only: self.us_only || other.us_only,
+            fast: self.fast || other.fast,
         }
     }
 }

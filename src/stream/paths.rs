@@ -111,6 +111,7 @@ pub(crate) enum Field {
     Write1h(Owner),
     Searches(Owner),
     UsOnly(Owner),
+    Fast(Owner),
     IterationKind(Owner),
     IterationModel(Owner),
     IterationCount(Owner, Class),
@@ -236,6 +237,7 @@ fn usage(owner: Owner, key: &str) -> Step {
         // Of a message alone: those of a turn or of an agent repeat them.
         "iterations" if matches!(owner, Owner::Message | Owner::Delta) => Step::Array(Node::Iterations(owner)),
         "inference_geo" => Step::Keep(Field::UsOnly(owner)),
+        "speed" => Step::Keep(Field::Fast(owner)),
         key => class(key).map_or(Step::Skip, |class| Step::Keep(Field::Count(owner, class))),
     }
 }

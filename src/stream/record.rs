@@ -46,6 +46,7 @@ struct UsageFields {
     write_1h: Option<u64>,
     web_searches: u64,
     us_only: bool,
+    fast: bool,
     present: bool,
 }
 
@@ -53,9 +54,9 @@ impl UsageFields {
     fn get(&self) -> Option<Usage> {
         let [input, output, cache_write, cache_read] = self.counts.map(Option::unwrap_or_default);
         let tokens = Tokens { input, output, cache_write, cache_read };
-        let UsageFields { web_searches, us_only, .. } = *self;
+        let UsageFields { web_searches, us_only, fast, .. } = *self;
         let write_1h = self.write_1h.unwrap_or_default();
-        self.present.then_some(Usage { tokens, write_1h, web_searches, us_only })
+        self.present.then_some(Usage { tokens, write_1h, web_searches, us_only, fast })
     }
 }
 
@@ -108,6 +109,11 @@ impl ModelUsage {
     /// `costUSD` in micro-dollars, where the vendor knows the price.
     pub fn cost(&self) -> Option<u64> {
         self.cost.filter(|_| !self.cost_unknown)
+    }
+
+    /// `costBasis` is `unknown`: Claude Code has no price for the model, and guessed.
+    pub fn is_cost_guessed(&self) -> bool {
+        self.cost_unknown
     }
 }
 
@@ -233,6 +239,7 @@ impl Record {
             Field::Write1h(owner) => self.usages[owner as usize].write_1h = count,
             Field::Searches(owner) => self.usages[owner as usize].web_searches = count.unwrap_or_default(),
             Field::UsOnly(owner) => self.usages[owner as usize].us_only = scalar == Scalar::Text("us"),
+            Field::Fast(owner) => self.usages[owner as usize].fast = scalar == Scalar::Text("fast"),
             _ => self.put_entry(field, scalar, number, count),
         }
     }

@@ -7,13 +7,15 @@ use budget_tee::stream::paths::{Owner, Span, TextField};
 use budget_tee::stream::record::Record;
 use serde_json::Value;
 
+/// Of one iteration: whether it is billed beside its message, the model, and the usage.
+type IterationFacts = (bool, Option<String>, Usage);
+
 /// The facts of a line, in a form that can be compared.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     texts: BTreeMap<&'static str, String>,
     usages: BTreeMap<&'static str, Usage>,
-    /// Whether it is billed beside its message, the model, and the usage.
-    iterations: BTreeMap<&'static str, Vec<(bool, Option<String>, Usage)>>,
+    iterations: BTreeMap<&'static str, Vec<IterationFacts>>,
     /// Usage by model, the cache writes for an hour, and whether the cost is known.
     models: BTreeMap<&'static str, BTreeMap<String, (Usage, Option<u64>)>>,
     numbers: [Option<u64>; 3],
@@ -130,10 +132,11 @@ fn usage(value: &Value) -> Usage {
         write_1h: number(&value["cache_creation"]["ephemeral_1h_input_tokens"]).unwrap_or_default(),
         web_searches: number(&value["server_tool_use"]["web_search_requests"]).unwrap_or_default(),
         us_only: value["inference_geo"] == "us",
+        fast: value["speed"] == "fast",
     }
 }
 
-fn iteration(value: &Value) -> (bool, Option<String>, Usage) {
+fn iteration(value: &Value) -> IterationFacts {
     let beside = matches!(value["type"].as_str(), Some("advisor_message" | "compaction"));
     let usage = Usage { tokens: tokens(value, KEYS_OF_USAGE), ..Usage::default() };
     (beside, value["model"].as_str().map(str::to_owned), usage)
@@ -172,7 +175,7 @@ impl Tape<'_> {
     }
 }
 
-const KEYS: [&str; 43] = [
+const KEYS: [&str; 44] = [
     "x",
     "type",
     "subtype",
@@ -208,6 +211,7 @@ const KEYS: [&str; 43] = [
     "server_tool_use",
     "web_search_requests",
     "inference_geo",
+    "speed",
     "num_turns",
     "duration_api_ms",
     "spawn_depth",
@@ -218,11 +222,12 @@ const KEYS: [&str; 43] = [
     "us\\u0061ge",
 ];
 
-const TEXTS: [&str; 14] = [
+const TEXTS: [&str; 15] = [
     "assistant",
     "tool_result",
     "advisor_message",
     "us",
+    "fast",
     "m1",
     "",
     "\\\"usage\\\":{\\\"input_tokens\\\":9}",
