@@ -284,7 +284,7 @@ impl Run {
 
     /// Whether models without a price must not be used.
     fn refuses_unpriced(&self) -> bool {
-        *self.meter.unpriced_rule() == Unpriced::Refuse
+        *self.meter.prices().unpriced() == Unpriced::Refuse
     }
 
     fn notify(&mut self, notice: Notice) {

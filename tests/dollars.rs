@@ -99,7 +99,8 @@ fn an_unpriced_model_is_priced_as_chosen_and_reported_once() {
     let input = line("a", "glm-5", 1000) + &line("b", "glm-5", 1000);
     let run = |args: &[&str]| summary(&[&["-q", "-l", "10usd", "-m", "block"], args].concat(), input.as_bytes());
     for (args, cost, words) in [
-        (&[][..], 0.15, "most expensive"),
+        (&[][..], 0.05, "priced as claude-opus-5 (--unpriced)"),
+        (&["--unpriced", "highest"], 0.15, "priced as claude-opus-4 (--unpriced)"),
         (&["--unpriced", "zero"], 0.0, "not counted"),
         (&["--unpriced", HAIKU], 0.01, HAIKU),
     ] {

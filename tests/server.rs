@@ -533,7 +533,7 @@ fn a_window_is_measured_on_the_servers_clock() {
             server.ask::<u64>(&["ZADD", &format!("{key}:at"), &span, &field]);
         }
         let (facts, _) = status(&location, &["-w", window, "-b", "/a=520"]);
-        assert_eq!((&facts["counted"], &facts["usd"]), (&530.into(), &0.007_507.into()), "{level}");
+        assert_eq!((&facts["counted"], &facts["usd"]), (&530.into(), &0.002_507.into()), "{level}");
         assert_eq!((&facts["budgets"][0]["used"], &facts["commands"]["/a"]), (&530.into(), &530.into()), "{level}");
         let exit_code =
             |limit: &str| run_with(&location, &["-q", "-m", "block", "-e", "0", "-w", window, "-l", limit], "").code();

@@ -147,7 +147,7 @@ struct Options {
     #[arg(long, value_name = "FILE", help_heading = "Prices")]
     prices: Option<PathBuf>,
 
-    /// A model without a price: highest, refuse, zero or MODEL
+    /// MODEL, highest, zero or refuse [default: claude-opus-5]
     #[arg(long, value_name = "WHAT", help_heading = "Prices")]
     unpriced: Option<Unpriced>,
 

@@ -223,10 +223,13 @@ impl Options {
         };
         let shown = self.prices.as_ref().map_or(String::new(), clean_os);
         let today = day(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs());
-        let prices = Prices::new(own.as_deref(), &today, self.unpriced.clone().unwrap_or_default());
+        let prices = Prices::new(own.as_deref(), &today, self.unpriced.clone());
         let prices = prices.map_err(|bad| format!("bad prices in {shown}: {bad}"))?;
+        // The default has a row that is built in, unless the user's rows replace it. Looking it up at
+        // every start would read the table for the many runs that never ask for a price.
+        let may_lack_it = self.unpriced.is_some() || self.prices.is_some();
         match prices.unpriced() {
-            Unpriced::As(model) if !prices.knows(model) => {
+            Unpriced::As(model) if may_lack_it && !prices.knows(model) => {
                 Err(Error::Failed(format!("--unpriced: {} has no price either", clean(model))))
             }
             _ => Ok(prices),

@@ -9,7 +9,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::count::message::{Message, Messages};
-use crate::count::price::{Prices, Unpriced};
+use crate::count::price::Prices;
 use crate::count::pricer::Pricer;
 use crate::count::session::{Sessions, parse_version};
 use crate::count::settle::settle;
@@ -76,9 +76,8 @@ impl Meter {
         self.pricer.unpriced()
     }
 
-    /// What `--unpriced` says about models without a price.
-    pub(crate) fn unpriced_rule(&self) -> &Unpriced {
-        self.pricer.unpriced_rule()
+    pub(crate) fn prices(&self) -> &Prices {
+        self.pricer.prices()
     }
 
     /// Takes in one record. Returns whether a total has changed.

@@ -1,7 +1,8 @@
 //! Prices: what the usage of a model costs, in micro-dollars.
 //!
 //! `--prices` adds rows to the built-in table and replaces those of the same model; [`rates`] reads
-//! both. A message is rounded up to whole micro-dollars once.
+//! both. A message is rounded up to whole micro-dollars once. What the vendor says a model cost wins
+//! over the built-in table, and loses to what the user said of that model: [`Prices::overrides`].
 //!
 //! [`rates`]: crate::count::rates
 
@@ -13,11 +14,13 @@ use crate::count::names::{newest, normal};
 use crate::count::rates::{BUILT_IN, BadRow, Rates, Row, read_table};
 use crate::count::tokens::Usage;
 
+/// What Claude Code itself prices a model as that it does not know (19 of 19 measured, 2.1.331).
+pub(crate) const ASSUMED: &str = "claude-opus-5";
+
 /// What a model without a price costs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unpriced {
     /// As much as the most expensive model of the table.
-    #[default]
     Highest,
     /// It must not be used: block mode stops.
     Refuse,
@@ -25,6 +28,12 @@ pub enum Unpriced {
     Zero,
     /// As much as this model.
     As(String),
+}
+
+impl Default for Unpriced {
+    fn default() -> Self {
+        Unpriced::As(ASSUMED.to_owned())
+    }
 }
 
 impl FromStr for Unpriced {
@@ -35,7 +44,7 @@ impl FromStr for Unpriced {
             "highest" => Ok(Unpriced::Highest),
             "refuse" => Ok(Unpriced::Refuse),
             "zero" => Ok(Unpriced::Zero),
-            "" => Err("want highest, refuse, zero, or the name of a model".to_owned()),
+            "" => Err("want the name of a model, highest, zero or refuse".to_owned()),
             model => Ok(Unpriced::As(model.to_owned())),
         }
     }
@@ -50,21 +59,31 @@ pub struct Prices {
     own_rows: Vec<Row>,
     today: String,
     unpriced: Unpriced,
+    /// `unpriced` was asked for, and is not the default.
+    is_unpriced_chosen: bool,
 }
 
 impl Default for Prices {
     fn default() -> Self {
-        let (own_rows, today, unpriced) = (Vec::new(), String::new(), Unpriced::default());
-        Prices { rows: OnceCell::from(Vec::new()), own_rows, today, unpriced }
+        Prices {
+            rows: OnceCell::from(Vec::new()),
+            own_rows: Vec::new(),
+            today: String::new(),
+            unpriced: Unpriced::default(),
+            is_unpriced_chosen: false,
+        }
     }
 }
 
 impl Prices {
     /// The built-in prices as they hold on `today` (`YYYY-MM-DD`), with `own`, a table in JSON, in
-    /// place of the rows of the same models.
-    pub fn new(own: Option<&str>, today: &str, unpriced: Unpriced) -> Result<Self, BadRow> {
+    /// place of the rows of the same models. `unpriced` is what the user said of models without a
+    /// price, if anything.
+    pub fn new(own: Option<&str>, today: &str, unpriced: Option<Unpriced>) -> Result<Self, BadRow> {
         let own_rows = own.map_or(Ok(Vec::new()), read_table)?;
-        Ok(Prices { rows: OnceCell::new(), own_rows, today: today.to_owned(), unpriced })
+        let is_unpriced_chosen = unpriced.is_some();
+        let (rows, unpriced) = (OnceCell::new(), unpriced.unwrap_or_default());
+        Ok(Prices { rows, own_rows, today: today.to_owned(), unpriced, is_unpriced_chosen })
     }
 
     fn rows(&self) -> &[Row] {
@@ -84,17 +103,19 @@ impl Prices {
         })
     }
 
-    /// What a model's usage costs in micro-dollars, and whether the model has a price.
-    pub(crate) fn cost(&self, model: &str, usage: &Usage) -> (u64, bool) {
-        let prompt = usage.tokens.prompt();
+    /// What a model's usage costs in micro-dollars, and whether the model has a price. `prompt` is
+    /// the size of the request's prompt in tokens, which chooses the band of the price; 0 for the
+    /// usage of several requests, whose sum says nothing about the size of any of them.
+    pub(crate) fn cost(&self, model: &str, usage: &Usage, prompt: u64) -> (u64, bool) {
         if let Some(rates) = self.rates(model, prompt) {
             return (rates.cost(usage), true);
         }
+        // Without a table, as in `Prices::default()`, everything is free and nothing lacks a price.
         if self.rows().is_empty() {
             return (0, true);
         }
         let instead = match &self.unpriced {
-            Unpriced::Highest | Unpriced::Refuse => self.rows().iter().map(|row| row.rates).max_by_key(Rates::sum),
+            Unpriced::Highest | Unpriced::Refuse => self.highest().map(|row| row.rates),
             Unpriced::Zero => None,
             Unpriced::As(other) => self.rates(other, prompt),
         };
@@ -106,9 +127,34 @@ impl Prices {
         &self.unpriced
     }
 
+    /// The model whose prices are taken for models that have none; `None` where they cost nothing.
+    pub(crate) fn stand_in(&self) -> Option<&str> {
+        match &self.unpriced {
+            // In warn mode a refused model is used all the same; its real price is hardly higher.
+            Unpriced::Highest | Unpriced::Refuse => self.highest().map(|row| row.model.as_str()),
+            Unpriced::Zero => None,
+            Unpriced::As(other) => Some(other),
+        }
+    }
+
     /// Whether a model has a price.
     pub(crate) fn knows(&self, model: &str) -> bool {
         self.rates(model, 0).is_some()
+    }
+
+    /// Whether the user said what this model costs, so that the vendor's own figure does not count:
+    /// by a row of `--prices`, or by `--unpriced` where the table does not have the model. The
+    /// default of `--unpriced` is nothing that a user said.
+    pub(crate) fn overrides(&self, model: &str) -> bool {
+        let listed = self.listed(model);
+        // A row that has not begun says nothing of today.
+        let is_own = self.own_rows.iter().any(|row| row.model == listed && row.from <= self.today);
+        is_own || self.is_unpriced_chosen && !self.knows(model)
+    }
+
+    /// The row that costs most. Of a model with bands it is that of the largest prompts.
+    fn highest(&self) -> Option<&Row> {
+        self.rows().iter().max_by_key(|row| row.rates.sum())
     }
 
     fn rates(&self, model: &str, prompt: u64) -> Option<Rates> {
@@ -134,7 +180,7 @@ mod tests {
     use crate::count::tokens::Tokens;
 
     fn prices(more: Option<&str>, today: &str) -> Result<Prices, String> {
-        Prices::new(more, today, Unpriced::Highest).map_err(|bad| bad.to_string())
+        Prices::new(more, today, None).map_err(|bad| bad.to_string())
     }
 
     fn usage(input: u64, output: u64, cache_write: u64, cache_read: u64) -> Usage {
@@ -142,7 +188,7 @@ mod tests {
     }
 
     fn cost(model: &str, today: &str, usage: Usage) -> (u64, bool) {
-        prices(None, today).map(|prices| prices.cost(model, &usage)).unwrap_or_default()
+        prices(None, today).map(|prices| prices.cost(model, &usage, usage.tokens.prompt())).unwrap_or_default()
     }
 
     #[test]
@@ -169,11 +215,89 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_of_requests_has_no_band() {
+        let prices = prices(None, "2026-11-24");
+        let sum = prices.map(|prices| prices.cost("claude-haiku-5-5", &usage(1_000_000, 0, 0, 0), 0));
+        assert_eq!(sum, Ok((100_000, true)));
+    }
+
+    #[test]
+    fn fast_mode_and_the_us_multiply_all_classes_but_no_searches() {
+        let day = "2026-11-24";
+        let one_of_each = usage(1000, 1000, 1000, 1000);
+        for (model, standard, fast) in [
+            ("claude-opus-4-5", 36_750, 36_750),
+            ("claude-opus-4-6", 36_750, 220_500),
+            ("claude-opus-4-7[1m]", 36_750, 220_500),
+            ("claude-opus-4-8", 36_750, 73_500),
+            ("claude-opus-5", 36_750, 73_500),
+            ("claude-haiku-4-5", 7_350, 7_350),
+        ] {
+            assert_eq!(cost(model, day, one_of_each), (standard, true), "{model}");
+            assert_eq!(cost(model, day, Usage { fast: true, ..one_of_each }), (fast, true), "{model}");
+        }
+        let all = Usage { fast: true, us_only: true, web_searches: 3, ..one_of_each };
+        assert_eq!(cost("claude-opus-4-6", day, all), (242_550 + 30_000, true));
+        assert_eq!(cost("claude-opus-5", day, Usage { fast: true, ..usage(u64::MAX, 0, 0, 0) }), (u64::MAX, true));
+    }
+
+    #[test]
     fn an_unknown_model_costs_what_was_chosen() {
-        let with = |unpriced| Prices::new(None, "2026-11-24", unpriced).map(|p| p.cost("glm-5", &usage(10, 0, 0, 0)));
-        assert_eq!(with(Unpriced::Highest), Ok((150, false)));
-        assert_eq!(with(Unpriced::Zero), Ok((0, false)));
-        assert_eq!(with(Unpriced::As("claude-haiku-4-5".to_owned())), Ok((10, false)));
+        let with = |unpriced: Option<Unpriced>| {
+            let prices = Prices::new(None, "2026-11-24", unpriced).ok()?;
+            Some((prices.cost("glm-5", &usage(10, 1, 0, 100), 110), prices.stand_in().map(str::to_owned)))
+        };
+        let named = |cost, model: &str| Some(((cost, false), Some(model.to_owned())));
+        assert_eq!(with(None), named(125, "claude-opus-5"));
+        assert_eq!(with(Some(Unpriced::Highest)), named(375, "claude-opus-4"));
+        assert_eq!(with(Some(Unpriced::Refuse)), named(375, "claude-opus-4"));
+        assert_eq!(with(Some(Unpriced::As("haiku-4.5".to_owned()))), named(25, "haiku-4.5"));
+        assert_eq!(with(Some(Unpriced::Zero)), Some(((0, false), None)));
+    }
+
+    #[test]
+    fn what_the_user_said_of_a_model_overrides_what_the_vendor_says() {
+        let row = |model: &str, more: &str| {
+            format!(
+                r#"[{{"model":"{model}","input":7,"output":0,"cache_write_5m":0,"cache_write_1h":0,"cache_read":0{more}}}]"#
+            )
+        };
+        let zero = Some(Unpriced::Zero);
+        let explicit = Some(Unpriced::default());
+        for (own, unpriced, model, want) in [
+            (None, None, "claude-opus-5", false),
+            (None, None, "glm-5", false),
+            (None, zero.clone(), "glm-5", true),
+            (None, explicit, "glm-5", true),
+            (None, Some(Unpriced::Refuse), "glm-5", true),
+            (None, zero.clone(), "us.anthropic.claude-opus-5-v1:0", false),
+            (Some(row("glm-5", "")), None, "glm-5", true),
+            (Some(row("glm-5", "")), None, "glm-5.1", false),
+            (Some(row("glm-5", "")), zero, "glm-5.1", true),
+            (Some(row("claude-opus-5-5", "")), None, "anthropic/claude-opus-5.5", true),
+            (Some(row("claude-opus-5-5", "")), None, "opus", true),
+            (Some(row("claude-opus-5-5", "")), None, "claude-opus-5", false),
+            (Some(row("claude-opus-5", ",\"from\":\"2027-01-01\"")), None, "claude-opus-5", false),
+        ] {
+            let prices = Prices::new(own.as_deref(), "2026-11-24", unpriced);
+            assert_eq!(prices.map(|prices| prices.overrides(model)), Ok(want), "{model} {own:?}");
+        }
+        assert!(!Prices::default().overrides("glm-5"));
+    }
+
+    #[test]
+    fn a_short_name_means_the_newest_model_of_its_family_in_the_table() {
+        let day = "2026-11-24";
+        for (short, model) in [
+            ("opus", "claude-opus-5-5"),
+            ("sonnet[1m]", "claude-sonnet-5-5"),
+            ("HAIKU", "claude-haiku-5-5"),
+            ("claude-fable-latest", "claude-fable-5-2"),
+        ] {
+            let usage = usage(1000, 1000, 1000, 1000);
+            assert_eq!(cost(short, day, usage), cost(model, day, usage), "{short}");
+        }
+        assert_eq!(cost("claude-nova", day, usage(10, 0, 0, 0)), (50, false));
     }
 
     #[test]
@@ -183,9 +307,9 @@ mod tests {
                 r#"[{{"model":"{model}","input":7,"output":0,"cache_write_5m":0,"cache_write_1h":0,"cache_read":0}}]"#
             )
         };
-        for model in ["glm-5", "claude-haiku-5-5", "claude-opus-4-5-20251101"] {
+        for model in ["glm-5", "GLM-5.1@fast", "opus", "claude-haiku-5-5", "claude-opus-4-5-20251101"] {
             let prices = prices(Some(&row(model)), "2026-11-24");
-            assert_eq!(prices.map(|p| p.cost(model, &usage(200_000, 5, 0, 0))), Ok((1_400_000, true)));
+            assert_eq!(prices.map(|p| p.cost(model, &usage(200_000, 5, 0, 0), 200_005)), Ok((1_400_000, true)));
         }
     }
 
@@ -201,6 +325,8 @@ mod tests {
             ("\"model\":\"m\"", "\"model\":5", "row 2, field model"),
             ("\"model\":\"m\"", "\"model\":\"m\",\"x\":1", "row 2, field x: unknown"),
             ("\"model\":\"m\"", "\"model\":\"m\",\"from\":\"soon\"", "row 2, field from"),
+            ("\"model\":\"m\"", "\"model\":\"m\",\"date\":\"2026\"", "row 2, field date"),
+            ("\"model\":\"m\"", "\"model\":\"m\",\"fast\":-1", "row 2, field fast: want a factor"),
             ("\"model\":\"m\"", "\"model\":\"m\",\"above\":0", "row 2, field above"),
         ] {
             let table = format!("[{good},{}]", good.replace(from, to));

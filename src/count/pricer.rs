@@ -1,7 +1,7 @@
 //! The pricer: what the models of a stream cost, and which of them have no price.
 
 use crate::count::message::ModelNames;
-use crate::count::price::{Prices, Unpriced};
+use crate::count::price::Prices;
 use crate::count::tally::{ModelId, Tally};
 use crate::count::tokens::{Counts, Spend, Tokens, Usage};
 use crate::stream::record::ModelUsage;
@@ -20,7 +20,7 @@ pub(crate) struct Pricer {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {
     pub(crate) micro_usd: u64,
-    /// It is that of another model, since this one has no price.
+    /// It is that of another model, since this one has no price, and the user did not ask for it.
     pub(crate) is_estimate: bool,
 }
 
@@ -42,9 +42,13 @@ impl Pricer {
         self.unpriced.iter().map(|model| self.names.name(*model))
     }
 
-    /// What `--unpriced` says about models without a price.
-    pub(crate) fn unpriced_rule(&self) -> &Unpriced {
-        self.prices.unpriced()
+    pub(crate) fn prices(&self) -> &Prices {
+        &self.prices
+    }
+
+    /// Whether the user said what a model costs, whatever the vendor says.
+    pub(crate) fn overrides(&self, model: ModelId) -> bool {
+        self.prices.overrides(self.names.name(model))
     }
 
     /// The models without a price that were found since the last call.
@@ -53,22 +57,28 @@ impl Pricer {
         news.into_iter().map(|model| self.names.name(model).to_owned()).collect()
     }
 
-    /// What a model's usage costs.
+    /// What one request of a model costs.
     pub(crate) fn cost(&mut self, model: ModelId, usage: &Usage) -> Cost {
+        self.cost_at(model, usage, usage.tokens.prompt())
+    }
+
+    /// What usage costs; `prompt` as [`Prices::cost`] takes it.
+    fn cost_at(&mut self, model: ModelId, usage: &Usage, prompt: u64) -> Cost {
         if *usage == Usage::default() {
             return Cost::default();
         }
-        let (micro_usd, known) = self.prices.cost(self.names.name(model), usage);
+        let (micro_usd, known) = self.prices.cost(self.names.name(model), usage, prompt);
+        // Claude Code's own messages, such as those of errors, name a model of their own and use nothing.
         if !known && !self.unpriced.contains(&model) && !usage.tokens.is_zero() {
             self.unpriced.push(model);
             self.news.push(model);
         }
-        Cost { micro_usd, is_estimate: !known }
+        Cost { micro_usd, is_estimate: !known && !self.overrides(model) }
     }
 
-    /// The tokens with what they cost at the price of a model.
+    /// The tokens of several requests with what they cost at the price of a model.
     pub(crate) fn priced(&mut self, model: ModelId, tokens: Tokens) -> Spend {
-        Spend { tokens, micro_usd: self.cost(model, &Usage { tokens, ..Usage::default() }).micro_usd }
+        Spend { tokens, micro_usd: self.cost_at(model, &Usage { tokens, ..Usage::default() }, 0).micro_usd }
     }
 
     /// The tally with each model's cost raised to what its tokens cost by the table.
@@ -82,7 +92,7 @@ impl Pricer {
 
     /// What the entries of a `result` say was spent, and how much of the cost is an estimate. A model
     /// without `costUSD` is priced by the table, in such a way that all together cost `total` where that
-    /// is known. `share_1h` tells how many cache writes of a model are kept for an hour where its entry
+    /// is known and all of it counts. `share_1h` tells how many cache writes of a model are kept for an hour where its entry
     /// does not.
     pub(crate) fn told(
         &mut self,
@@ -91,20 +101,23 @@ impl Pricer {
         share_1h: impl Fn(ModelId, u64) -> u64,
     ) -> (Tally<ModelId>, u64) {
         let mut told = Tally::default();
-        let (mut estimate, mut all_told) = (0_u64, true);
+        let (mut estimate, mut all_told, mut total_counts) = (0_u64, true, true);
         for model in models {
             let usage = model.usage();
             let id = self.names.id(Some(&model.name));
-            let micro_usd = model.cost().unwrap_or_else(|| {
+            // The total contains the vendor's figure for each model, one that does not count too.
+            let overrides = self.overrides(id);
+            total_counts &= !overrides && !model.is_cost_guessed();
+            let micro_usd = model.cost().filter(|_| !overrides).unwrap_or_else(|| {
                 all_told = false;
                 let write_1h = model.write_1h().unwrap_or_else(|| share_1h(id, usage.tokens.cache_write));
-                let cost = self.cost(id, &Usage { write_1h, ..usage });
+                let cost = self.cost_at(id, &Usage { write_1h, ..usage }, 0);
                 estimate = estimate.saturating_add(if cost.is_estimate { cost.micro_usd } else { 0 });
                 cost.micro_usd
             });
             told.add(&id, Spend { tokens: usage.tokens, micro_usd });
         }
-        if let Some(total) = total.filter(|_| !all_told) {
+        if let Some(total) = total.filter(|_| total_counts && !all_told) {
             told.set_cost(total);
             estimate = 0;
         }

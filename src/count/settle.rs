@@ -74,7 +74,8 @@ fn settle_process(
 fn settle_turn(record: &Record, session: &mut Session, pricer: &mut Pricer) {
     let usage = record.usage(Owner::Turn).unwrap_or_default().tokens;
     let missing = pricer.priced(session.cost_model(), usage.minus(session.turn));
-    session.settle_turn(usage, missing, record.total_cost);
+    let total_cost = record.total_cost.filter(|_| !pricer.overrides(session.cost_model()));
+    session.settle_turn(usage, missing, total_cost);
 }
 
 /// What the entries of a `result` say was spent, and how much of the cost is an estimate.

@@ -84,12 +84,11 @@ fn finding_text(finding: &Finding, run: &Run, style: Style) -> String {
              bind at the result record only"
             .to_owned(),
         Finding::Unpriced(model) => {
-            let model = style.shown(model);
-            match run.meter.unpriced_rule() {
-                Unpriced::Highest => format!("{model} has no price; priced as the most expensive model (--unpriced)"),
+            let (model, priced) = (style.shown(model), priced_as(run, style));
+            match run.meter.prices().unpriced() {
                 Unpriced::Refuse => format!("{model} has no price (--unpriced refuse); {}", then(run, "stopping")),
-                Unpriced::Zero => format!("{model} has no price; its cost is not counted (--unpriced zero)"),
-                Unpriced::As(other) => format!("{model} has no price; priced as {} (--unpriced)", style.shown(other)),
+                Unpriced::Zero => format!("{model} has no price; {priced} (--unpriced zero)"),
+                Unpriced::Highest | Unpriced::As(_) => format!("{model} has no price; {priced} (--unpriced)"),
             }
         }
         Finding::CarriedOver(tokens) => {
@@ -101,6 +100,14 @@ fn finding_text(finding: &Finding, run: &Run, style: Style) -> String {
             )
         }
     }
+}
+
+/// What models without a price cost: `priced as claude-opus-5`.
+fn priced_as(run: &Run, style: Style) -> String {
+    run.meter
+        .prices()
+        .stand_in()
+        .map_or_else(|| "its cost is not counted".to_owned(), |other| format!("priced as {}", style.shown(other)))
 }
 
 /// The final report: title, bars, tokens per class and per model.
@@ -120,7 +127,7 @@ pub(crate) fn report(run: &Run, exit: Exit, style: Style) -> String {
     out.push_str(&classes_line(&total.tokens, run.classes));
     out.push_str(&model_lines(&run.meter.by_model(), style));
     for model in run.meter.unpriced() {
-        let _ = writeln!(out, "unpriced  {}", style.shown(model));
+        let _ = writeln!(out, "unpriced  {}, {}", style.shown(model), priced_as(run, style));
     }
     out
 }

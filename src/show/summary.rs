@@ -42,6 +42,8 @@ struct Summary<'a> {
     usd: f64,
     models: BTreeMap<&'a str, Spend>,
     unpriced: Vec<&'a str>,
+    /// What they were priced as.
+    unpriced_as: Option<&'a str>,
     budgets: Vec<BudgetFacts<'a>>,
     lines: u64,
     bytes: u64,
@@ -90,6 +92,8 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
     let Spend { tokens: Tokens { input, output, cache_write, cache_read }, micro_usd } = run.meter.total();
     let outcome = Outcome::of(exit, run.budgets.exceeded().is_some(), run.meter.usage_seen());
     let by_model = run.meter.by_model();
+    let unpriced: Vec<_> = run.meter.unpriced().collect();
+    let unpriced_as = run.meter.prices().stand_in().filter(|_| !unpriced.is_empty());
     json_line(&Summary {
         v: 1,
         outcome,
@@ -101,7 +105,8 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
         tokens: Counted { input, output, cache_write, cache_read, counted: run.counted() },
         usd: dollars(micro_usd),
         models: by_model.iter().map(|(model, spend)| (model.as_str(), *spend)).collect(),
-        unpriced: run.meter.unpriced().collect(),
+        unpriced,
+        unpriced_as,
         budgets: run.budgets.all().iter().map(BudgetFacts::of).collect(),
         lines: run.lines(),
         bytes: run.bytes,

@@ -51,7 +51,7 @@ fn strip(value: &mut Value) {
 /// The cost of a stream in micro-dollars.
 fn cost(lines: impl Iterator<Item = String>) -> u64 {
     let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let prices = Prices::new(None, &day(since.as_secs()), Unpriced::Zero).unwrap_or_default();
+    let prices = Prices::new(None, &day(since.as_secs()), Some(Unpriced::Zero)).unwrap_or_default();
     let mut run = Run::new(None, Mode::Warn, Classes::default(), Budgets::default(), Meter::new(prices, None));
     for line in lines {
         run.feed(line.as_bytes());
