@@ -67,10 +67,17 @@ fn every_exit_code_is_in_the_manual_the_readme_and_the_help() {
 
 #[test]
 fn completions_are_printed_for_each_shell_and_offer_only_valid_values() {
-    for (shell, form) in [("bash", "--linger"), ("zsh", "'--linger=["), ("fish", "-l linger ")] {
+    let table = budget_tee::cli::table();
+    let options: Vec<_> = table.get_opts().filter(|option| !option.is_hide_set()).collect();
+    assert!(options.len() > 20, "{}", options.len());
+    for (shell, before) in [("bash", "--"), ("zsh", "--"), ("fish", "-l ")] {
         let ran = run(&["--completions", shell], b"");
         let text = String::from_utf8_lossy(&ran.out);
-        assert!(ran.code() == Some(0) && text.contains(form), "{shell}: {text}");
+        assert_eq!(ran.code(), Some(0), "{shell}: {text}");
+        for option in &options {
+            let form = format!("{before}{}", option.get_long().expect("a long name"));
+            assert!(text.contains(&form), "{form} for {shell}: {text}");
+        }
         assert!(text.contains("warn") && text.contains("block"), "{shell}: {text}");
     }
     assert_eq!(run(&["--completions", "tcsh"], b"").code(), Some(125));

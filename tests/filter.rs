@@ -329,7 +329,7 @@ fn a_closed_reader_ends_the_run_quietly() {
     drop(reader);
     command.stdout(writer);
     let ran = command.stdin(File::open(harness::fixture("review.jsonl")).expect("exists")).output().expect("runs");
-    assert_eq!(String::from_utf8_lossy(&ran.stderr), "");
+    assert_eq!((ran.status.code(), String::from_utf8_lossy(&ran.stderr).as_ref()), (Some(141), ""));
 }
 
 #[test]
@@ -498,7 +498,8 @@ fn bars_are_never_wider_than_a_narrow_terminal() {
         child.stdin.take().expect("piped").write_all(stream().as_bytes()).expect("written");
         child.wait().expect("ends");
         let output = all_of(ours);
-        let bars = output.split(['\r', '\n']).filter(|line| line.starts_with("over"));
+        let bars: Vec<_> = output.split(['\r', '\n']).filter(|line| line.starts_with("over")).collect();
+        assert!(!bars.is_empty(), "{columns}: {output:?}");
         for bar in bars {
             assert!(bar.contains('%'), "{columns}: {bar:?}");
             let bar = bar.split('\u{1b}').next().unwrap_or_default();

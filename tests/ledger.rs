@@ -20,7 +20,7 @@ use harness::{assistant, kill, read_until, run, terminal};
 use proptest::prelude::*;
 use rustix::process::Signal;
 use serde_json::Value;
-use sharing::{counted, run_with, status, waiting, with};
+use sharing::{counted, run_with, status, wait_for, waiting, with};
 
 /// A temporary folder, and the path of a ledger in it.
 fn ledger() -> (tempfile::TempDir, PathBuf) {
@@ -290,7 +290,7 @@ fn old_entries_are_compacted_while_other_runs_write() {
     std::fs::write(&path, &text).expect("written");
     let mut other = waiting(&path, &["-q"]);
     other.pass(&assistant("a", 50));
-    while counted(&path) < 180_050 {}
+    wait_for(&path, 180_050);
     let recent = |path: &Path| status(path, &["-w", "30m"]).0["counted"].as_u64().expect("a number");
     let before = recent(&path);
     // The ledger was compacted when `other` started. `other` and later runs continue to write to it.
@@ -309,7 +309,7 @@ fn a_removed_ledger_is_created_again() {
     let (_folder, path) = ledger();
     let mut run = waiting(&path, &["-q"]);
     run.pass(&assistant("a", 50));
-    while counted(&path) < 50 {}
+    wait_for(&path, 50);
     std::fs::remove_file(&path).expect("removed");
     run.pass(&assistant("b", 5));
     assert_eq!(run.end(), Some(0));

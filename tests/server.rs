@@ -25,7 +25,7 @@ use harness::{assistant, finish, kill, read_until};
 use proptest::prelude::*;
 use rustix::process::Signal;
 use server::{Proxy, Server, free_port};
-use sharing::{counted, run_with, status, waiting, with};
+use sharing::{counted, run_with, status, wait_for, waiting, with};
 
 /// A server, and the address of a ledger on it; none if no server is installed.
 fn ledger() -> Option<(Server, String)> {
@@ -260,7 +260,7 @@ fn in_warn_mode_a_server_that_starts_late_gets_all_usage_once() {
     run.pass(&assistant("a", 100));
     server.restart();
     run.pass(&assistant("b", 100));
-    while counted(&location) < 200 {}
+    wait_for(&location, 200);
     let (facts, _) = status(&location, &[]);
     assert_eq!((&facts["commands"]["/late"], &facts["alive"][0]["name"]), (&200.into(), &"/late".into()));
     assert_eq!(run.end(), Some(0));
@@ -367,7 +367,7 @@ fn each_server_outage_is_reported_once_with_what_is_left() {
     stdin.write_all(assistant("a", 100).as_bytes()).expect("written");
     read_until(child.stdout.as_mut().expect("piped"), "\n");
     let location = server.ledger("nightly");
-    while counted(&location) < 100 {}
+    wait_for(&location, 100);
     for _ in 0..2 {
         proxy.drop_answers(true);
         let message = read_until(&mut stderr, "\n");
@@ -462,7 +462,7 @@ fn a_key_of_the_wrong_type_never_counts_usage_twice() {
         let key = format!("budget-tee:{{nightly}}:{key}");
         let mut run = waiting(&location, &["-q", "-l", "1M"]);
         run.pass(&assistant("a", 50));
-        while counted(&location) < 100 * n as u64 + 50 {}
+        wait_for(&location, 100 * n as u64 + 50);
         server.ask::<()>(&["RENAME", &key, "kept"]);
         server.ask::<()>(&["SET", &key, "x"]);
         run.pass(&assistant("b", 50));
@@ -687,14 +687,14 @@ fn outside_changes_to_the_ledger_do_no_harm() {
     let Some((server, location)) = ledger() else { return };
     let mut run = waiting(&location, &["-q", "-l", "1M", "-m", "block", "-n", "/a"]);
     run.pass(&assistant("a", 100));
-    while counted(&location) < 100 {}
+    wait_for(&location, 100);
     // The scripts are lost. Then all data is lost, and the run records its own usage again.
     server.ask::<()>(&["SCRIPT", "FLUSH"]);
     run.pass(&assistant("b", 100));
-    while counted(&location) < 200 {}
+    wait_for(&location, 200);
     server.ask::<()>(&["FLUSHALL"]);
     run.pass(&assistant("c", 100));
-    while counted(&location) < 300 {}
+    wait_for(&location, 300);
     // Fields whose values are not numbers.
     for level in ["ever", "minutes", "models"] {
         server.ask::<u64>(&["HSET", &format!("budget-tee:{{nightly}}:{level}"), "x \u{1b}[31m", "many"]);
@@ -721,7 +721,7 @@ fn a_closed_connection_does_not_make_the_server_unreachable() {
         stdin.write_all(assistant(&format!("a{n}"), 100).as_bytes()).expect("written");
         read_until(&mut stdout, "\n");
         server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-        while counted(&location) < (n + 1) * 100 {}
+        wait_for(&location, (n + 1) * 100);
         // Nor does a signal that interrupts the wait for an answer.
         kill(&child, Signal::STOP);
         kill(&child, Signal::CONT);
@@ -776,7 +776,7 @@ fn a_run_deleted_on_the_server_is_not_counted_twice() {
     let Some((server, location)) = ledger() else { return };
     let mut run = waiting(&location, &["-q", "-l", "10k", "-m", "block", "-n", "/a"]);
     run.pass(&assistant("a", 6000));
-    while counted(&location) < 6000 {}
+    wait_for(&location, 6000);
     // Two more calls, so that the run has the answer which confirms its usage.
     let (calls, mut now) = (script_calls(&server), 0);
     while now < calls + 2 {
@@ -785,7 +785,7 @@ fn a_run_deleted_on_the_server_is_not_counted_twice() {
     let keys: Vec<String> = server.ask(&["KEYS", "*:run:*"]);
     assert_eq!(server.ask::<u64>(&["DEL", &keys[0]]), 1);
     run.pass(&assistant("b", 100));
-    while counted(&location) < 6100 {}
+    wait_for(&location, 6100);
     assert_eq!(run.end(), Some(0));
     assert_eq!(counted(&location), 6100);
 }

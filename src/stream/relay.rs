@@ -79,10 +79,8 @@ impl Relay<'_> {
                 return End::Stopped;
             }
             // Where the relay ends at the end of a line, it reads on to that.
-            if self.finish.is_raised() && !self.ends_at_stop {
-                if left_over < buffer.capacity() {
-                    buffer = Vec::with_capacity(left_over);
-                }
+            if self.finish.is_raised() && !self.ends_at_stop && left_over < buffer.capacity() {
+                buffer = Vec::with_capacity(left_over);
             }
             let bytes = match self.read_some(&input, &mut buffer) {
                 Ok(0) => {

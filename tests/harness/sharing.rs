@@ -56,6 +56,14 @@ pub fn counted(path: impl AsRef<OsStr>) -> u64 {
     status(path, &[]).0["counted"].as_u64().expect("a number")
 }
 
+/// Waits until so many tokens are counted in the ledger.
+pub fn wait_for(path: impl AsRef<OsStr>, tokens: u64) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while counted(&path) < tokens {
+        assert!(Instant::now() < deadline, "{} of {tokens} tokens counted", counted(&path));
+    }
+}
+
 /// A run that was admitted and waits for more input.
 pub struct Waiting {
     pub child: Child,
@@ -130,7 +138,7 @@ pub fn exactly_one_of_two_concurrent_runs_starts_when_only_one_fits(path: &OsStr
 pub fn a_reservation_shrinks_as_its_run_spends(path: &OsStr) {
     let mut first = waiting(path, &["-q", "-l", "1000", "-e", "600", "-m", "block"]);
     first.pass(&assistant("a", 500));
-    while counted(path) < 500 {}
+    wait_for(path, 500);
     assert_eq!(status(path, &[]).0["reserved"], 100);
     assert_eq!(run_with(path, &["-q", "-l", "1000", "-e", "401", "-m", "block"], "").code(), Some(121));
     assert_eq!(run_with(path, &["-q", "-l", "1000", "-e", "400", "-m", "block"], "").code(), Some(0));
