@@ -1,7 +1,6 @@
 //! Tokens and dollars as people write them (`5k`, `1.5M`, `2.50usd`) and read them (`38.3K`).
 //!
-//! Parsing is exact integer arithmetic: an amount that cannot be held exactly is refused, not
-//! rounded.
+//! Calculation is done in whole tokens and micro-dollars; floats are for showing only.
 
 use std::fmt;
 use std::str::FromStr;
@@ -45,6 +44,7 @@ impl FromStr for Amount {
     fn from_str(text: &str) -> Result<Self, String> {
         let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
         let (number, suffix) = text.split_at(split);
+        // In either case: reports show `38.3K`, which people type back.
         let (unit, power) = match suffix.to_ascii_lowercase().as_str() {
             "" => (Unit::Tokens, 0),
             "k" => (Unit::Tokens, 3),
@@ -104,15 +104,12 @@ pub(crate) enum BadNumber {
     TooManyDecimals,
 }
 
-/// The value of a decimal number times ten to the `power`, exactly.
+/// The value of a decimal number times ten to the `power`.
 pub(crate) fn decimal(text: &str, power: usize) -> Result<u64, BadNumber> {
-    let (whole, fraction) = match text.split_once('.') {
-        Some((_, "")) => return Err(BadNumber::Form),
-        Some((whole, fraction)) => (whole, fraction),
-        None => (text, ""),
-    };
-    let whole = digits(whole)?;
-    let fraction = if fraction.is_empty() { String::new() } else { digits(fraction)? };
+    // On the digits: a float cannot hold 0.1, nor every whole number above 2^53. What does not fit
+    // exactly is refused, since a limit must be the one that was written.
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let (whole, fraction) = (digits(whole)?, digits(fraction)?);
     let fraction = fraction.trim_end_matches('0');
     if fraction.len() > power {
         return Err(BadNumber::TooManyDecimals);
@@ -121,8 +118,9 @@ pub(crate) fn decimal(text: &str, power: usize) -> Result<u64, BadNumber> {
     format!("{whole}{fraction}{:0<zeros$}", "").parse().map_err(|_| BadNumber::TooLarge)
 }
 
-/// The digits of a group such as `5_000`; an underscore must stand between two digits.
+/// The digits of a number such as `5_000`.
 fn digits(text: &str) -> Result<String, BadNumber> {
+    // An underscore stands between digits, as in Rust; no `parse`, which would take a sign.
     let groups = text.split('_');
     if groups.clone().all(|g| !g.is_empty() && g.bytes().all(|b| b.is_ascii_digit())) {
         Ok(groups.collect())
@@ -134,14 +132,8 @@ fn digits(text: &str) -> Result<String, BadNumber> {
 /// A number in full, in groups of digits: `5,863,140`.
 pub fn exact(value: u64) -> String {
     let digits = value.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
 }
 
 /// A value in full: `5,001 tokens`, `$1.234567`.
@@ -149,6 +141,7 @@ pub fn in_full(unit: Unit, value: u64) -> String {
     match unit {
         Unit::Tokens => format!("{} tokens", exact(value)),
         Unit::Usd => {
+            // By digits, not as a float: a message about a budget must tell $1.000001 from $1.
             let cents = format!("{:06}", value % 1_000_000);
             let tail = cents[2..].trim_end_matches('0');
             format!("${}.{}{tail}", exact(value / 1_000_000), &cents[..2])
@@ -159,7 +152,17 @@ pub fn in_full(unit: Unit, value: u64) -> String {
 /// A value as people read it: `910`, `38.3K`, `1.0M` tokens, `$2.50`.
 pub fn human(unit: Unit, value: u64) -> String {
     match unit {
-        Unit::Tokens => human_tokens(value),
+        Unit::Tokens if value < 1_000 => value.to_string(),
+        Unit::Tokens => {
+            const UNITS: [(u64, &str); 4] =
+                [(1_000, "K"), (1_000_000, "M"), (1_000_000_000, "G"), (1_000_000_000_000, "T")];
+            // As u128, since ten times a count may be too large for a u64.
+            let tenths =
+                UNITS.map(|(unit, name)| ((u128::from(value) * 10 + u128::from(unit) / 2) / u128::from(unit), name));
+            // 999,960 would read `1000.0K`: it is `1.0M`.
+            let (tenths, name) = tenths.into_iter().find(|&(tenths, _)| tenths < 10_000).unwrap_or(tenths[3]);
+            format!("{}.{}{name}", tenths / 10, tenths % 10)
+        }
         // A few micro-dollars would read as nothing with two decimals.
         Unit::Usd if value > 0 && value < 10_000 => format!("${:.4}", dollars(value)),
         Unit::Usd => format!("${:.2}", dollars(value)),
@@ -170,21 +173,6 @@ pub fn human(unit: Unit, value: u64) -> String {
 #[expect(clippy::cast_precision_loss, reason = "exact below nine billion dollars")]
 pub fn dollars(micro_usd: u64) -> f64 {
     micro_usd as f64 / 1e6
-}
-
-/// Tokens with one decimal above a thousand; rounding up to the next unit takes its name.
-fn human_tokens(value: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(1_000, "K"), (1_000_000, "M"), (1_000_000_000, "G"), (1_000_000_000_000, "T")];
-    if value < 1_000 {
-        return value.to_string();
-    }
-    let tenths = |unit: u64| (u128::from(value) * 10 + u128::from(unit) / 2) / u128::from(unit);
-    let (tenths, name) = UNITS
-        .iter()
-        .map(|&(unit, name)| (tenths(unit), name))
-        .find(|&(tenths, _)| tenths < 10_000)
-        .unwrap_or((tenths(1_000_000_000_000), "T"));
-    format!("{}.{}{name}", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]

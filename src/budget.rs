@@ -4,31 +4,24 @@
 //! where the figures come from, what is printed and what is stopped is decided elsewhere.
 
 use clap::ValueEnum;
+use serde::Serialize;
 
 use crate::amount::{Amount, Amounts, Unit};
 use crate::count::tokens::{Classes, Counts, Spend};
 
 /// Tokens that a run is expected to use where `--estimate` does not say.
+// Not zero: of runs that start at once on the last tokens of a shared budget, not all may get in.
 const DEFAULT_ESTIMATE: u64 = 1000;
 
 /// What happens when a budget is exceeded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// It is reported once, and the stream goes on.
     #[default]
     Warn,
     /// The run is stopped.
     Block,
-}
-
-impl Mode {
-    /// The name that `--mode` takes and the summary shows.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Mode::Warn => "warn",
-            Mode::Block => "block",
-        }
-    }
 }
 
 /// Which runs a budget covers.
@@ -94,6 +87,7 @@ pub struct Budget {
 }
 
 /// A mark that a budget passes, and is reported for once.
+// In this order: `charge` compares them, and `None` is below both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Threshold {
     /// The percentage of `--warn-at`.
@@ -103,17 +97,14 @@ pub enum Threshold {
 }
 
 impl Budget {
-    /// A budget of `amount`, of which nothing is used.
     pub(crate) fn new(command: Option<String>, amount: Amount, binds: bool) -> Self {
         Budget { command, unit: amount.unit, limit: amount.value, used: 0, binds, reported: None }
     }
 
-    /// The name that it is shown under.
     pub(crate) fn name(&self) -> &str {
         self.command.as_deref().unwrap_or("overall")
     }
 
-    /// Whether more than the limit is used.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.used > self.limit
     }
@@ -127,16 +118,17 @@ impl Budget {
         Room { scope: self.scope(), unit: self.unit, room }
     }
 
-    /// What is left; zero where it is exceeded.
     pub(crate) fn remaining(&self) -> u64 {
         self.limit.saturating_sub(self.used)
     }
 
-    /// The used percentage: rounded down, but up once the budget is exceeded, so that 100 always
-    /// means full and never over. Of a limit of zero, nothing is 0 and anything is 101.
+    /// The used percentage, for people.
     pub(crate) fn percent(&self) -> u64 {
+        // As u128: a used amount that has saturated is still to be multiplied by 100.
         let (used, limit) = (u128::from(self.used) * 100, u128::from(self.limit));
+        // Rounded down within the budget and up beyond it: 100 always means full and never over.
         let percent = match (limit, self.is_exceeded()) {
+            // A limit of zero has no percentage, but it can be exceeded.
             (0, exceeded) => return if exceeded { 101 } else { 0 },
             (_, true) => used.div_ceil(limit),
             (_, false) => used / limit,
@@ -146,6 +138,7 @@ impl Budget {
 
     /// Whether more than `percent` of it is used.
     pub(crate) fn is_above(&self, percent: u8) -> bool {
+        // Not by `percent`, which rounds: 90.1 % is above 90.
         u128::from(self.used) * 100 > u128::from(self.limit) * u128::from(percent)
     }
 }
@@ -160,9 +153,10 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// What is expected to be used of a budget of `limit`. The default is never more than the whole
-    /// budget: a small limit without an estimate would refuse every run otherwise.
+    /// What is expected to be used of a budget of `limit`.
     fn of(self, unit: Unit, limit: u64) -> u64 {
+        // The default is never more than the whole budget: a limit below it would refuse every run.
+        // An estimate that somebody gave is taken at its word.
         match unit {
             Unit::Tokens => self.tokens.unwrap_or(DEFAULT_ESTIMATE.min(limit)),
             Unit::Usd => self.micro_usd.unwrap_or(0),
@@ -171,6 +165,7 @@ impl Estimate {
 }
 
 /// The most that may be used and reserved of a budget for a run's estimate still to fit.
+// Data and no closure, since a server decides about it, in one step with the reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// The scope of the budget.
@@ -182,7 +177,6 @@ pub struct Room {
 }
 
 impl Room {
-    /// Whether the run fits in beside what is used and what is reserved.
     pub(crate) fn is_enough(self, used: ByScope, reserved: ByScope) -> bool {
         let of = |amounts: ByScope| amounts.get(self.scope, self.unit);
         self.room.is_some_and(|room| of(used).saturating_add(of(reserved)) <= room)
@@ -210,13 +204,14 @@ pub struct Budgets {
 impl Budgets {
     /// Puts budgets in order; each is reported once when it passes `warn_at` percent.
     pub(crate) fn new(mut list: Vec<Budget>, warn_at: u8) -> Self {
+        // Where several are exceeded, the overall one is named. Of one name, tokens come before dollars.
         list.sort_by_key(|budget| {
             (budget.command.is_some(), !budget.binds, budget.command.clone(), budget.unit == Unit::Usd)
         });
         Budgets { list, warn_at }
     }
 
-    /// All budgets.
+    /// All budgets, in order.
     pub fn all(&self) -> &[Budget] {
         &self.list
     }
@@ -236,14 +231,14 @@ impl Budgets {
         self.binding().any(|budget| budget.unit == unit)
     }
 
-    /// What a run reserves: its estimate, by default no more than its smallest budget.
+    /// What a run reserves: its estimate.
     pub(crate) fn reservation(&self, estimate: Estimate) -> Amounts {
+        // By default no more than its smallest budget, or one run would keep all others out of that.
         let limits = self.binding().filter(|budget| budget.unit == Unit::Tokens).map(|budget| budget.limit);
         let smallest = limits.min().unwrap_or(u64::MAX);
         Amounts { tokens: estimate.of(Unit::Tokens, smallest), micro_usd: estimate.of(Unit::Usd, 0) }
     }
 
-    /// The room that `estimate` needs in each budget that binds this run.
     pub(crate) fn rooms(&self, estimate: Estimate) -> Vec<Room> {
         self.binding().map(|budget| budget.room(estimate)).collect()
     }
@@ -251,6 +246,7 @@ impl Budgets {
     /// The first budget that the estimate does not fit into beside what other runs have reserved.
     pub(crate) fn unfit(&self, estimate: Estimate, reserved: ByScope) -> Option<Unfit> {
         let fits = |budget: &Budget| {
+            // A room looks at one scope and one unit: whichever these are, the budget's own figure is meant.
             let used = Amounts { tokens: budget.used, micro_usd: budget.used };
             budget.room(estimate).is_enough(ByScope { overall: used, command: used }, reserved)
         };
@@ -275,13 +271,6 @@ impl Budgets {
         }
     }
 
-    /// Takes in what is used of the budgets that do not bind this run, by their command.
-    pub(crate) fn set_others(&mut self, used: impl Fn(&str) -> Amounts) {
-        for budget in self.list.iter_mut().filter(|budget| !budget.binds) {
-            budget.used = budget.command.as_deref().map_or(0, |name| used(name).get(budget.unit));
-        }
-    }
-
     /// Takes in what is used, and returns the budgets that have passed a threshold, each once.
     pub(crate) fn charge(&mut self, used: ByScope) -> Vec<(Threshold, Budget)> {
         self.set(used);
@@ -292,6 +281,8 @@ impl Budgets {
             } else {
                 budget.is_above(self.warn_at).then_some(Threshold::WarnAt)
             };
+            // One that has fallen below again, as a window moves on, is not reported a second time: a
+            // hook would run with every swing.
             if threshold > budget.reported {
                 budget.reported = threshold;
                 passed.extend(threshold.map(|threshold| (threshold, budget.clone())));

@@ -34,9 +34,11 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The exit code that a shell sees. 126, 127 and 128+N are the shell's own; 125 is what
-    /// `timeout` and `env` use for their own failures; 141 is 128 + SIGPIPE.
+    /// The exit code that a shell sees.
     pub fn code(self) -> i32 {
+        // 125 is what `timeout` and `env` use for their own failures: the usual 1 or 2 would look like
+        // the command's. 126, 127 and 128+N are the shell's own, and 124 is taken by `timeout`: below
+        // it are the two that only budget-tee knows.
         match self {
             Exit::Done => 0,
             Exit::Child(code) => code,
@@ -45,6 +47,7 @@ impl Exit {
             Exit::Failed => 125,
             Exit::CannotRun => 126,
             Exit::NotFound => 127,
+            // 128 + SIGPIPE: what a shell sees of any filter that had the signal's default.
             Exit::ReaderGone => 141,
             Exit::Signal(signal) => 128 + signal,
         }
@@ -55,8 +58,9 @@ impl Exit {
         matches!(self, Exit::Done | Exit::Child(0))
     }
 
-    /// Ends the process, by dying of the signal where it was one, so that shell loops end too.
+    /// Ends the process, by dying of the signal where it was one.
     pub fn leave(self) -> ! {
+        // A shell ends its loop on Ctrl-C only where it sees that the program died of the signal.
         if let Exit::Signal(signal) = self
             // No signal of its own ends the first process of a container.
             && !rustix::process::getpid().is_init()
@@ -77,6 +81,7 @@ pub enum Error {
     /// text is the message.
     Failed(String),
     /// COMMAND cannot be run; its name, cleaned, and why.
+    // The error and not its text: its kind tells 127 from 126.
     Command(String, io::Error),
     /// The reader of stdout went away, which is nothing to report.
     ReaderGone,
@@ -93,12 +98,11 @@ impl Error {
         Error::Failed(format!("cannot {doing}: {}", reason(why)))
     }
 
-    /// The command could not be run.
     pub(crate) fn command(name: impl AsRef<OsStr>, why: io::Error) -> Error {
         Error::Command(clean_os(name), why)
     }
 
-    /// How budget-tee ends then.
+    /// How budget-tee ends with this error.
     pub fn exit(&self) -> Exit {
         match self {
             Error::Failed(_) => Exit::Failed,
@@ -142,13 +146,12 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// The outcome of a run that ends with `exit`, by whether it exceeded a budget and whether any
-    /// usage was seen.
     pub(crate) fn of(exit: Exit, exceeded: bool, usage_seen: bool) -> Outcome {
         match exit {
             Exit::Stopped => Outcome::Stopped,
             Exit::Refused => Outcome::Refused,
-            // The shell's or our own word that the command never ran.
+            // The word of a shell, or of the child before it became the command, that nothing ran; an
+            // agent that used tokens and then exits with one of these did run.
             Exit::Child(126 | 127) if !usage_seen => Outcome::Interrupted,
             Exit::Done | Exit::Child(_) if exceeded => Outcome::Exceeded,
             Exit::Done | Exit::Child(_) => Outcome::Completed,

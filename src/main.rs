@@ -17,6 +17,7 @@ use budget_tee::show::status::{self, Status};
 use budget_tee::show::summary;
 
 fn main() {
+    // First of all: in the child that is to become the command, the arguments are not options.
     let result = match child::become_command() {
         Some(error) => Err(error),
         None => task::parse().and_then(|task| match task {
@@ -26,6 +27,7 @@ fn main() {
         }),
     };
     let exit = result.unwrap_or_else(|error| {
+        // Empty where the reader went away: a filter ends quietly then.
         let message = error.to_string();
         if !message.is_empty() {
             Screen::say_only(&message);
@@ -53,6 +55,7 @@ fn run(task: RunTask) -> Result<Exit, Error> {
             started.map_err(|error| Error::file("run", name, error))?
         }
     };
+    // The ledger first: others may have used up a budget, which changes the exit code in the summary.
     let exit = job.close(exit);
     let exit = match summary {
         Some(summary) => write_summary(&job, summary, exit, started),
@@ -62,13 +65,15 @@ fn run(task: RunTask) -> Result<Exit, Error> {
     Ok(exit)
 }
 
-/// Writes the summary. Returns how budget-tee exits, which a failure changes where all else went well.
+/// Writes the summary. Returns how budget-tee exits.
 fn write_summary(job: &Job, (path, mut file): (PathBuf, File), exit: Exit, started: SystemTime) -> Exit {
     let json = summary::summary(&job.run(), exit, started, SystemTime::now());
     match json.map_err(io::Error::from).and_then(|json| file.write_all(&json)) {
         Ok(()) => exit,
         Err(error) => {
             job.say(&Error::file("write", path, error).to_string());
+            // Whoever asked for a summary must not take a run without one for a success; a failure that is
+            // worse keeps its code.
             if exit.is_success() { Exit::Failed } else { exit }
         }
     }
@@ -79,14 +84,15 @@ fn report_status(task: StatusTask) -> Result<Exit, Error> {
     let StatusTask { location, mut run, window, json, style } = task;
     let now = unix_now();
     let ledger = ledger::read(&location, window, now)?;
-    if ledger.is_none() {
-        // A ledger that no run has made yet is an empty one; but its name may be mistyped.
-        Screen::say_only(&format!("there is no ledger {location} yet"));
-    }
     let empty = Book::new(window);
-    let book = ledger.as_ref().map_or(&empty, |ledger| ledger.book());
-    let now = ledger.as_ref().map_or(now, |ledger| ledger.time(now));
-    let alive = ledger.as_ref().map_or(Vec::new(), |ledger| ledger.alive(run.classes));
+    let (book, alive, now) = match &ledger {
+        Some(ledger) => (ledger.book(), ledger.alive(run.classes), ledger.time(now)),
+        None => {
+            // A ledger that no run has made yet is an empty one; but its name may be mistyped.
+            Screen::say_only(&format!("there is no ledger {location} yet"));
+            (&empty, Vec::new(), now)
+        }
+    };
     let status = Status::new(book, alive, &mut run, window, now);
     let title = location.to_string();
     let text = if json {
@@ -100,6 +106,7 @@ fn report_status(task: StatusTask) -> Result<Exit, Error> {
 
 /// Prints a text on stdout, in place of a stream.
 fn print(text: &[u8]) -> Result<(), Error> {
+    // Not `print!`, which panics where stdout is gone or full.
     let mut stdout = io::stdout();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::ReaderGone),

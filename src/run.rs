@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use memchr::memchr;
+use serde::Serialize;
 
 use crate::amount::{Amounts, Unit};
 use crate::budget::{Budget, Budgets, ByScope, Estimate, Mode, Threshold, Totals, Unfit};
@@ -12,11 +13,10 @@ use crate::count::meter::{Finding, Meter};
 use crate::count::price::Unpriced;
 use crate::count::tokens::{Classes, Counts, Spend};
 use crate::stream::paths::TextField;
-use crate::stream::scan::Scanned;
 use crate::stream::sieve::{Chunk, Sieve};
 
-/// With so many notices waiting to be shown, further findings are dropped: a hostile stream could
-/// cause any number.
+/// With so many notices waiting to be shown, further findings are dropped.
+// A hostile stream could cause any number, with a model's name in each, while the screen is busy.
 const FINDINGS_MAX: usize = 100;
 
 /// Something to report on stderr, once.
@@ -42,7 +42,8 @@ pub(crate) enum Unreachable {
 }
 
 /// Why block mode has stopped a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum StopReason {
     /// A budget is exceeded.
     Budget,
@@ -76,7 +77,8 @@ pub struct Run {
     idle_since_turn: bool,
     stop: Option<StopReason>,
     /// It is to stop at the end of the line under way, since others have used the budget up or the
-    /// ledger is unreachable: a line is forwarded whole or not at all.
+    /// ledger is unreachable.
+    // Not at once: half of that line has been forwarded, and the next program needs the rest to parse it.
     stops_at_line_end: bool,
     totals: Totals,
 }
@@ -98,23 +100,23 @@ impl Run {
         Run { name, mode, classes, budgets, meter, ..Run::default() }
     }
 
-    /// Takes in what a read gave. In block mode it stops behind the line that exceeds a budget. What
-    /// it did not take can be fed again, as the wrapper does with what the child still writes; that
-    /// stops the run no second time.
+    /// Takes in what a read gave. In block mode it stops behind the line that exceeds a budget; what
+    /// it did not take can be fed again.
     pub fn feed(&mut self, bytes: &[u8]) -> Fed {
         let mut fed = Fed::default();
         let allowed = match self.stops_at_line_end {
             true if self.sieve.is_at_line_start() => &[],
-            true => through_newline(bytes),
+            true => memchr(b'\n', bytes).map_or(bytes, |newline| &bytes[..=newline]),
             false => bytes,
         };
         let mut chunk = Chunk::new(allowed);
         while !fed.stops {
             let before = (self.meter.is_lower_bound(), self.idle_turn());
             let Some(scanned) = self.sieve.next_line(&mut chunk) else { break };
-            let changed = record(&mut self.meter, &scanned);
+            let changed = scanned.record.is_some_and(|record| self.meter.record(record));
             match scanned.record.map(|record| (record.text(TextField::Kind), record.text(TextField::Subtype))) {
                 Some((Some("result"), _)) => {
+                    // Counted, so that the watch sees a new turn even where it missed the messages between.
                     (self.turns, self.idle_since_turn) = (self.turns.wrapping_add(1), true);
                 }
                 Some((Some("assistant" | "stream_event"), _) | (Some("system"), Some("init"))) => {
@@ -122,7 +124,8 @@ impl Run {
                 }
                 _ => {}
             }
-            // A `result` may only confirm what was counted.
+            // A `result` that only confirms what was counted changes no total, but the mark of a lower
+            // bound goes, and `--linger` begins.
             fed.has_news |= before != (self.meter.is_lower_bound(), self.idle_turn());
             self.judge(changed, &mut fed);
         }
@@ -139,7 +142,7 @@ impl Run {
     pub fn finish(&mut self) -> Fed {
         let mut fed = Fed::default();
         if let Some(scanned) = self.sieve.last_line() {
-            let changed = record(&mut self.meter, &scanned);
+            let changed = scanned.record.is_some_and(|record| self.meter.record(record));
             self.judge(changed, &mut fed);
         }
         fed
@@ -156,14 +159,16 @@ impl Run {
     /// Takes in the ledger's totals before the start.
     pub(crate) fn start_with(&mut self, totals: Totals, by_command: impl Fn(&str) -> Spend) {
         self.totals = totals;
-        self.budgets.set(self.used());
         let classes = self.classes;
-        self.budgets.set_others(|name| Amounts::of(&by_command(name), classes));
+        self.budgets.set_all(|name| Amounts::of(&name.map_or(Spend::default(), &by_command), classes));
+        // Last, for those that bind: the ledger does not have yet what this run has just spent.
+        self.budgets.set(self.used());
     }
 
     /// Takes in the ledger's totals while running. Returns whether they have changed.
     pub(crate) fn update(&mut self, totals: Totals, by_command: impl Fn(&str) -> Spend) -> bool {
         if self.totals == totals {
+            // The look comes every second; most find nothing, and would redraw the bars for it.
             return false;
         }
         self.start_with(totals, by_command);
@@ -202,7 +207,6 @@ impl Run {
         }
     }
 
-    /// Block mode: why the run was stopped.
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
         self.stop
     }
@@ -222,8 +226,8 @@ impl Run {
         self.totals.used(self.unrecorded(), self.classes)
     }
 
-    /// What this run has spent and the ledger has not taken in, as far as is known here.
     fn unrecorded(&self) -> Spend {
+        // The ledger's word for `own` is taken, not this run's for what it has sent: a write may be lost.
         self.meter.total().minus(self.totals.own)
     }
 
@@ -232,7 +236,7 @@ impl Run {
         std::mem::take(&mut self.passed)
     }
 
-    /// The number of the turn that a `result` has ended, as long as no message of another has come.
+    /// The number of the turn that a `result` has ended, as long as nothing of another has come.
     pub(crate) fn idle_turn(&self) -> Option<u64> {
         self.idle_since_turn.then_some(self.turns)
     }
@@ -255,13 +259,14 @@ impl Run {
     /// Judges the budgets after a line, and passes on what the meter found out.
     fn judge(&mut self, changed: bool, fed: &mut Fed) {
         let mut findings = self.meter.take_findings();
-        // Where nothing is limited in dollars, the report mentions models without a price early enough.
+        // Where nothing is limited in dollars, the report at the end mentions models without a price.
         let prices_matter = self.refuses_unpriced() || self.budgets.has(Unit::Usd);
         findings.retain(|finding| prices_matter || !matches!(finding, Finding::Unpriced(_)));
         fed.has_news |= changed || !findings.is_empty();
         for finding in findings {
             if matches!(finding, Finding::Unpriced(_)) && self.refuses_unpriced() && self.mode == Mode::Block {
                 fed.stops = true;
+                // The first reason stays: a wrapped command goes on spending while it is being ended.
                 self.stop = self.stop.or(Some(StopReason::Unpriced));
             }
             self.notify(Notice::Finding(finding));
@@ -282,25 +287,14 @@ impl Run {
         }
     }
 
-    /// Whether models without a price must not be used.
     fn refuses_unpriced(&self) -> bool {
         *self.meter.prices().unpriced() == Unpriced::Refuse
     }
 
     fn notify(&mut self, notice: Notice) {
-        // Budgets and thresholds are few, and each is reported once.
+        // A budget's notices are never dropped: they are few, since each threshold is reported once.
         if self.notices.len() < FINDINGS_MAX || !matches!(notice, Notice::Finding(_)) {
             self.notices.push(notice);
         }
     }
-}
-
-/// The part of `bytes` through the first newline.
-fn through_newline(bytes: &[u8]) -> &[u8] {
-    memchr(b'\n', bytes).map_or(bytes, |newline| &bytes[..=newline])
-}
-
-/// Whether the line has changed a total.
-fn record(meter: &mut Meter, scanned: &Scanned<'_>) -> bool {
-    scanned.record.is_some_and(|record| meter.record(record))
 }

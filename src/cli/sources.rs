@@ -1,9 +1,8 @@
 //! What comes before the command line: the configuration file and the environment, as words of a
 //! command line.
 //!
-//! They are parsed as if they stood before the first argument, so that values take the same forms and
-//! errors the same words. An orchestrator's settings with their `budget` object work as they are; any
-//! long option is known by its name with `_`.
+//! They are parsed as if they stood before the first argument. Any long option is known by its name
+//! with `_`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -24,6 +23,8 @@ const VARIABLES: [(&str, &str); 5] = [
 ];
 
 /// Words from one place.
+// Words, and not a second set of parsed options: values take the same forms, errors have the same
+// words, and a new option is added in one place.
 #[derive(Debug)]
 pub(crate) struct Source {
     /// The place, as an error names it.
@@ -31,8 +32,10 @@ pub(crate) struct Source {
     pub(crate) words: Vec<OsString>,
 }
 
-/// The value of a variable; an empty one is as if it were unset.
+/// The value of a variable.
 pub(crate) fn variable(name: &str) -> Option<OsString> {
+    // An empty one is as if it were unset: CI systems give a variable an empty value where an input is
+    // missing.
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
@@ -60,14 +63,13 @@ pub(crate) fn config(path: &Path, table: &clap::Command) -> Result<Source, Error
     let name = format!("config {}", clean_os(path));
     let text = std::fs::read_to_string(path).map_err(|error| Error::file("read config", path, error))?;
     let takes_value = |option: &str| {
+        // A file cannot name another one, and completions are no default of anything.
         let is_default = !["config", "completions"].contains(&option);
         let found = table.get_arguments().find(|arg| is_default && arg.get_long() == Some(option));
         found.map(|arg| arg.get_action().takes_values())
     };
-    match words(&text, takes_value) {
-        Ok(words) => Ok(Source { name, words }),
-        Err(why) => Err(Error::Failed(format!("{name}: {why}"))),
-    }
+    let words = words(&text, takes_value).map_err(|why| format!("{name}: {why}"))?;
+    Ok(Source { name, words })
 }
 
 /// The words that a configuration file stands for. `takes_value` says so of an option; `None` of one that
@@ -77,6 +79,7 @@ fn words(text: &str, takes_value: impl Fn(&str) -> Option<bool>) -> Result<Vec<O
         return Err("want a JSON object".to_owned());
     };
     let mut words = Vec::new();
+    // An orchestrator's settings, with the budgets in an object of their own, work as they are.
     match fields.remove("budget") {
         None => {}
         Some(Value::Object(budget)) => add(&budget, &takes_value, &mut words)?,
@@ -92,6 +95,7 @@ fn add(
     words: &mut Vec<OsString>,
 ) -> Result<(), String> {
     for (field, value) in fields {
+        // The names that orchestrators use, where these are not an option's.
         let option = match field.as_str() {
             "overall_budget" => "limit".to_owned(),
             "command_budgets" => "command-budget".to_owned(),
@@ -100,6 +104,7 @@ fn add(
             "disable_visuals" => "quiet".to_owned(),
             other => other.replace('_', "-"),
         };
+        // One spelling for one option, or a file could hold both.
         let Some(takes_value) = takes_value(&option).filter(|_| !field.contains('-')) else {
             return Err(format!("{field}: unknown field"));
         };
@@ -127,9 +132,10 @@ fn add(
     Ok(())
 }
 
-/// `--option=value`. Budgets in dollars become those of the option that takes both units: of two words
-/// for one budget the last must win, whichever option it came from.
+/// `--option=value`.
 fn option_word(field: &str, option: &str, value: &str) -> Result<OsString, String> {
+    // Budgets in dollars become those of the option that takes both units: of two words for one budget
+    // the last must win, whichever option it came from.
     let in_dollars = |usd: &str| dollars(usd).map(|_| format!("{usd}usd")).map_err(|why| format!("{field}: {why}"));
     Ok(match option {
         "overall-cost-budget" => word("limit", in_dollars(value)?),
@@ -142,6 +148,7 @@ fn option_word(field: &str, option: &str, value: &str) -> Result<OsString, Strin
 }
 
 fn word(option: &str, value: impl AsRef<OsStr>) -> OsString {
+    // One word with `=`: a value that begins with a hyphen would be an option by itself.
     let mut word = OsString::from(format!("--{option}="));
     word.push(value);
     word

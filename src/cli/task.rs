@@ -7,13 +7,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::CommandFactory;
 use clap::error::ErrorKind;
+use clap::{ColorChoice, CommandFactory};
 use rustix::process::Signal;
 
 use crate::amount::Unit;
 use crate::budget::{Budget, Budgets, Estimate};
-use crate::cli::values::{ColorWhen, Shell, command_name, resumes};
+use crate::cli::values::{command_name, resumes};
 use crate::cli::{Options, USAGE, sources};
 use crate::count::meter::Meter;
 use crate::count::price::{Prices, Unpriced};
@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::ledger::Location;
 #[cfg(feature = "redis")]
 use crate::ledger::redis::address::Address;
-use crate::process::hook::{HookCommands, Hooks};
+use crate::process::hook::Hooks;
 use crate::process::wrap::KillPolicy;
 use crate::run::Run;
 use crate::show::screen::Screen;
@@ -83,27 +83,19 @@ pub fn parse() -> Result<Task, Error> {
         }
         result => result?,
     };
+    // Before file and environment are read: the build of a package must not depend on them.
     if let Some(shell) = own.completions {
-        return Ok(Task::Print(completions(shell)));
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut Options::command(), "budget-tee", &mut text);
+        return Ok(Task::Print(text));
     }
     own.check_duplicates()?;
     let before = own.sources()?;
+    // Of the arguments only: a file or a variable can be kept from other users.
     #[cfg(feature = "redis")]
     own.check_argument_ledger()?;
     let options = if before.is_empty() { own } else { own.merged(&args, before)? };
     options.task()
-}
-
-/// The completions for a shell.
-fn completions(shell: Shell) -> Vec<u8> {
-    let mut text = Vec::new();
-    let shell = match shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Fish => clap_complete::Shell::Fish,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-    };
-    clap_complete::generate(shell, &mut Options::command(), "budget-tee", &mut text);
-    text
 }
 
 impl Options {
@@ -111,15 +103,16 @@ impl Options {
         let location = self.location()?;
         let run = self.run()?;
         let window = self.window.map(|window| window.as_secs_f64());
-        if let (Some(location), true) = (&location, self.status) {
+        if let (Some(location), true) = (location.clone(), self.status) {
+            // Of a fixed width: the report is read in files and mails too.
             let style = Style { color: self.uses_color(&std::io::stdout()), unicode: locale_is_utf8(), width: 80 };
-            let location = location.clone();
             return Ok(Task::Status(Box::new(StatusTask { location, run, window, json: self.json, style })));
         }
         if self.command.is_empty() && rustix::termios::isatty(rustix::stdio::stdin()) {
             let hint = format!("nothing to read: stdin is a terminal\nusage: {USAGE}\nTry budget-tee --help.");
             return Err(Error::Failed(hint));
         }
+        // Last, since it empties the file: an error in the options must not cost the last summary.
         let summary = self.summary_file()?;
         Ok(Task::Run(Box::new(RunTask {
             run,
@@ -128,7 +121,7 @@ impl Options {
             window,
             kill_policy: self.kill_policy(),
             screen: Screen::new(self.quiet, self.uses_color(&std::io::stderr()), locale_is_utf8()),
-            hooks: Hooks::new(HookCommands { on_warn: self.on_warn, on_exceed: self.on_exceed }),
+            hooks: Hooks::new(self.on_warn, self.on_exceed),
             command: self.command,
             summary,
         })))
@@ -141,13 +134,14 @@ impl Options {
         Ok(Run::new(name, self.mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets, meter))
     }
 
-    /// The budgets; of several for the same runs and unit the last one wins.
     fn budgets(&self, name: Option<&str>) -> Budgets {
         let overall = self.limit.iter().chain(&self.overall_cost_budget).map(|amount| (None, *amount));
         let of_commands = self.command_budget.iter().chain(&self.command_cost_budget);
         let of_commands = of_commands.map(|budget| (Some(&budget.name), budget.amount));
         let mut list: Vec<Budget> = Vec::new();
         for (command, amount) in overall.chain(of_commands) {
+            // Budget by budget, and not option by option: the command line may raise one of those that a
+            // file sets and keep the others. The last one wins.
             list.retain(|known| (known.command.as_ref(), known.unit) != (command, amount.unit));
             let binds = command.is_none_or(|command| Some(command.as_str()) == name);
             list.push(Budget::new(command.cloned(), amount, binds));
@@ -163,41 +157,38 @@ impl Options {
     /// The ledger to share budgets in. Refuses options that need one and are given without.
     fn location(&self) -> Result<Option<Location>, Error> {
         let location = self.ledger.as_ref().map(|text| self.location_of(text)).transpose()?;
-        let needs = [(self.status, "--status"), (self.window.is_some(), "--window")];
-        if let (None, Some((_, option))) = (&location, needs.iter().find(|(given, _)| *given)) {
-            return Err(Error::Failed(format!("{option} needs --ledger FILE, or BUDGET_TEE_LEDGER")));
-        }
         #[cfg(feature = "redis")]
-        if !matches!(location, Some(Location::Server(_))) {
-            let needs = [(self.offline_grace, "--offline-grace"), (self.ledger_expiry, "--ledger-expiry")];
-            if let Some((_, option)) = needs.iter().find(|(given, _)| given.is_some()) {
-                return Err(Error::Failed(format!("{option} needs a --ledger on a server")));
-            }
+        let no_server = !matches!(location, Some(Location::Server(_)));
+        // Not by clap's `requires`: what an option needs may stand in the environment or in a file.
+        let mistakes = [
+            (self.status && location.is_none(), "--status needs --ledger FILE, or BUDGET_TEE_LEDGER"),
+            (self.window.is_some() && location.is_none(), "--window needs --ledger FILE, or BUDGET_TEE_LEDGER"),
+            #[cfg(feature = "redis")]
+            (self.offline_grace.is_some() && no_server, "--offline-grace needs a --ledger on a server"),
+            #[cfg(feature = "redis")]
+            (self.ledger_expiry.is_some() && no_server, "--ledger-expiry needs a --ledger on a server"),
+            (self.json && !self.status, "--json goes with --status"),
+            (self.status && !self.command.is_empty(), "--status runs no command"),
+        ];
+        match mistakes.into_iter().find(|(is_made, _)| *is_made) {
+            Some((_, message)) => Err(Error::Failed(message.to_owned())),
+            None => Ok(location),
         }
-        if self.json && !self.status {
-            return Err(Error::Failed("--json goes with --status".to_owned()));
-        }
-        if self.status && !self.command.is_empty() {
-            return Err(Error::Failed("--status runs no command".to_owned()));
-        }
-        Ok(location)
     }
 
-    #[cfg(not(feature = "redis"))]
-    #[expect(clippy::unused_self, reason = "with the feature, options say how to use a server")]
-    fn location_of(&self, text: &Path) -> Result<Location, Error> {
-        if Location::is_url(text.as_os_str()) {
-            let needed = "a ledger on a server needs a budget-tee that is built with --features redis";
-            return Err(Error::Failed(needed.to_owned()));
-        }
-        Ok(Location::File(text.to_owned()))
-    }
-
-    #[cfg(feature = "redis")]
     fn location_of(&self, text: &Path) -> Result<Location, Error> {
         if !Location::is_url(text.as_os_str()) {
             return Ok(Location::File(text.to_owned()));
         }
+        // Not taken for a file's name: a run would seem to share its budgets and would not.
+        #[cfg(not(feature = "redis"))]
+        return Err("a ledger on a server needs a budget-tee that is built with --features redis".to_owned().into());
+        #[cfg(feature = "redis")]
+        self.server(text)
+    }
+
+    #[cfg(feature = "redis")]
+    fn server(&self, text: &Path) -> Result<Location, Error> {
         let grace = self.offline_grace.unwrap_or(Duration::from_secs(60));
         let password = sources::variable("BUDGET_TEE_LEDGER_PASSWORD").and_then(|password| password.into_string().ok());
         let text = text.to_str().ok_or_else(|| "the address of a ledger must be UTF-8".to_owned())?;
@@ -217,10 +208,8 @@ impl Options {
 
     /// The prices that hold today.
     fn prices(&self) -> Result<Prices, Error> {
-        let own = match &self.prices {
-            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| Error::file("read prices", path, error))?),
-            None => None,
-        };
+        let read = |path| std::fs::read_to_string(path).map_err(|error| Error::file("read prices", path, error));
+        let own = self.prices.as_ref().map(read).transpose()?;
         let shown = self.prices.as_ref().map_or(String::new(), clean_os);
         let today = day(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs());
         let prices = Prices::new(own.as_deref(), &today, self.unpriced.clone());
@@ -228,36 +217,37 @@ impl Options {
         // The default has a row that is built in, unless the user's rows replace it. Looking it up at
         // every start would read the table for the many runs that never ask for a price.
         let may_lack_it = self.unpriced.is_some() || self.prices.is_some();
-        match prices.unpriced() {
-            Unpriced::As(model) if may_lack_it && !prices.knows(model) => {
-                Err(Error::Failed(format!("--unpriced: {} has no price either", clean(model))))
-            }
-            _ => Ok(prices),
+        if let Unpriced::As(model) = prices.unpriced()
+            && may_lack_it
+            && !prices.knows(model)
+        {
+            // Now, and not at the first model without a price, when the run is under way.
+            return Err(Error::Failed(format!("--unpriced: {} has no price either", clean(model))));
         }
+        Ok(prices)
     }
 
-    /// Opens the file for the summary now, so that an error comes before the run.
     fn summary_file(&self) -> Result<Option<(PathBuf, File)>, Error> {
         let Some(path) = &self.summary else { return Ok(None) };
         // A device such as /dev/stderr, which may be a log file, must not be truncated.
         let device = ["/dev/fd", "/dev/stdout", "/dev/stderr", "/proc/self/fd"].iter().any(|at| path.starts_with(at));
-        match File::options().create(true).write(true).append(device).truncate(!device).open(path) {
-            Ok(file) => Ok(Some((path.clone(), file))),
-            Err(error) => Err(Error::file("write", path, error)),
-        }
+        let file = File::options().create(true).write(true).append(device).truncate(!device).open(path);
+        file.map(|file| Some((path.clone(), file))).map_err(|error| Error::file("write", path, error))
     }
 
     fn uses_color(&self, stream: &impl anstream::stream::RawStream) -> bool {
         match self.color.unwrap_or_default() {
-            ColorWhen::Always => true,
-            ColorWhen::Never => false,
-            ColorWhen::Auto => anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never,
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never,
         }
     }
 }
 
-/// Whether the locale's character set is UTF-8, by the first of the variables that decide it.
+/// Whether the locale's character set is UTF-8.
 fn locale_is_utf8() -> bool {
+    // By its name, from the variables in the order that POSIX gives them: to ask the C library would
+    // take `setlocale`, which is unsafe to call.
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| sources::variable(name));
     locale.and_then(|locale| locale.into_string().ok()).is_some_and(|locale| {
         let locale = locale.to_ascii_lowercase();

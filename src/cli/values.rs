@@ -7,7 +7,6 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use rustix::process::Signal;
 
 use crate::amount::{Amount, decimal};
@@ -16,24 +15,7 @@ use crate::process::signals;
 /// The form that an error about a duration names.
 const DURATION: &str = "want a duration such as 10s, 0.5s, 30m, 5h, 7d";
 
-/// When to use colour.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum ColorWhen {
-    #[default]
-    Auto,
-    Always,
-    Never,
-}
-
-/// A shell that completions can be printed for.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Shell {
-    Bash,
-    Fish,
-    Zsh,
-}
-
-/// `NAME=AMOUNT`: the budget of one command. NAME goes up to the last `=`, since it may contain one.
+/// `NAME=AMOUNT`: the budget of one command.
 #[derive(Clone, Debug)]
 pub(crate) struct CommandBudget {
     pub(crate) name: String,
@@ -44,27 +26,28 @@ impl FromStr for CommandBudget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.rsplit_once('=') {
-            Some((name, amount)) if !name.is_empty() => {
-                Ok(CommandBudget { name: name.to_owned(), amount: amount.parse()? })
-            }
-            _ => Err("want NAME=AMOUNT such as /review=50k".to_owned()),
-        }
+        command_budget(text, str::parse, "want NAME=AMOUNT such as /review=50k")
     }
 }
 
 /// `NAME=USD`: the budget of one command in dollars.
 pub(crate) fn command_cost(text: &str) -> Result<CommandBudget, String> {
-    match text.rsplit_once('=') {
-        Some((name, usd)) if !name.is_empty() => Ok(CommandBudget { name: name.to_owned(), amount: dollars(usd)? }),
-        _ => Err("want NAME=USD such as /review=2.50".to_owned()),
-    }
+    command_budget(text, dollars, "want NAME=USD such as /review=2.50")
+}
+
+fn command_budget(
+    text: &str,
+    parse: impl Fn(&str) -> Result<Amount, String>,
+    form: &str,
+) -> Result<CommandBudget, String> {
+    // At the last `=`: a name may contain one, and an amount does not.
+    let (name, amount) = text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).ok_or(form)?;
+    Ok(CommandBudget { name: name.to_owned(), amount: parse(amount)? })
 }
 
 /// Dollars without a unit: `2.50`.
 pub(crate) fn dollars(text: &str) -> Result<Amount, String> {
-    let amount = if text.ends_with(|c: char| c.is_ascii_digit()) { format!("{text}usd").parse().ok() } else { None };
-    amount.ok_or_else(|| "want dollars such as 2.50".to_owned())
+    format!("{text}usd").parse().map_err(|_| "want dollars such as 2.50".to_owned())
 }
 
 /// A DURATION such as `90s`, `1.5m`, `5h` or `7d`; a number without a unit is in seconds.
@@ -78,6 +61,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "d" => 24 * 60 * 60,
         _ => return Err(DURATION.to_owned()),
     };
+
     let millis = decimal(number, 3).map_err(|_| DURATION.to_owned())?;
     millis.checked_mul(seconds).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
 }
@@ -90,9 +74,8 @@ pub(crate) fn window(text: &str) -> Result<Duration, String> {
 
 /// A percentage from 0 to 100.
 pub(crate) fn percent(text: &str) -> Result<u8, String> {
-    // A sign is no digit, and `parse` would take it.
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let percent = text.parse().ok().filter(|percent| digits && *percent <= 100);
+    // `parse` takes a plus sign.
+    let percent = text.parse().ok().filter(|percent| *percent <= 100 && !text.starts_with('+'));
     percent.ok_or_else(|| "want a whole number from 0 to 100".to_owned())
 }
 
@@ -107,9 +90,10 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("want a name such as /review".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The name that a command is charged to: the first slash command among the argument of `-p`, the last
-/// argument and the others in order; otherwise the file name of the command itself.
+/// The name that a command is charged to: its slash command, or else its file name.
 pub(crate) fn command_name(command: &[OsString]) -> Option<String> {
+    // Where the prompt stands depends on the agent's options, which are not known here: after `-p` most
+    // often, else last. The others come after these, since a path may look like a slash command.
     let (program, args) = command.split_first()?;
     let prompt = args.iter().position(|arg| arg == "-p" || arg == "--print").and_then(|at| args.get(at + 1));
     let slash = prompt.into_iter().chain(args.last()).chain(args).find_map(|arg| slash_command(arg.to_str()?));
@@ -133,6 +117,7 @@ pub(crate) fn resumes(command: &[OsString]) -> Option<bool> {
 fn slash_command(text: &str) -> Option<&str> {
     let word = text.split_ascii_whitespace().next()?;
     let name = word.strip_prefix('/')?;
+    // A second `/` makes it a path: `/usr/bin`.
     (name.starts_with(|c: char| c.is_alphabetic()) && !name.contains('/')).then_some(word)
 }
 

@@ -1,6 +1,6 @@
 //! Tokens in the four classes that the vendor bills apart, what they cost, and which classes count.
 //!
-//! All arithmetic here saturates: a hostile number in a stream can make a total huge, never small.
+//! All arithmetic here saturates.
 
 use std::str::FromStr;
 
@@ -38,6 +38,8 @@ impl Class {
 }
 
 /// Arithmetic field by field, for values that are made of counts.
+// Saturating: a hostile number in a stream can make a total huge, never small. By methods and not by
+// operators: `-` would hide that it stops at zero.
 pub trait Counts: Copy + Default + PartialEq {
     /// Combines each field with the same field of `other`.
     fn zip(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self;
@@ -136,8 +138,9 @@ impl From<Tokens> for Spend {
     }
 }
 
-/// A [`Spend`] as JSON has it. Serde's `flatten` would do the same through a map of its own, at
-/// several times the cost for each record of a ledger.
+/// A [`Spend`] as JSON has it.
+// Serde's `flatten` would do the same through a map of its own, at several times the cost for each record
+// of a ledger.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
 struct FlatSpend {

@@ -12,14 +12,16 @@ use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Counts, Spend};
 use crate::ledger::entry::{Entry, EntryKind, VERSION};
 
-/// How many runs that have ended are remembered, so that an entry of theirs that is written again
-/// does not count twice.
+/// How many runs that have ended are remembered.
+// An entry of theirs that is written again must not count twice; but memory is bounded in a ledger of a
+// million runs.
 const ENDED_MAX: usize = 1024;
 
 /// The pace is measured over so many seconds.
 pub(crate) const PACE_OVER: f64 = 3600.0;
 
 /// The entries that are worth summing up are at least so many.
+// To sum up is to rewrite the file, while others wait for the lock.
 const HISTORY_MIN: u64 = 1000;
 
 /// What the entries of a ledger add up to.
@@ -81,7 +83,9 @@ pub struct OpenRun {
     pub reserved: Amounts,
 }
 
-/// What the entries of any version have; the rest of one to come may look different.
+/// What the entries of any version have.
+// The rest of a newer one may look different, and must not pass for a broken line: those are dropped when
+// the ledger is summed up.
 #[derive(Deserialize)]
 struct AnyVersion {
     v: u32,
@@ -121,6 +125,7 @@ impl Book {
                 }
             }
             Some(id) => {
+                // `entry` would copy the id for each of a million entries.
                 if !self.runs.contains_key(id.as_ref()) {
                     self.runs.insert(id.to_string(), RunState::default());
                 }
@@ -142,31 +147,25 @@ impl Book {
                 } else if entry.kind == EntryKind::End {
                     run.ended = true;
                     self.history += run.lines;
-                    self.forget_ended(id.to_string());
+                    self.ended.push_back(id.to_string());
+                    if self.ended.len() > ENDED_MAX
+                        && let Some(oldest) = self.ended.pop_front()
+                    {
+                        self.runs.remove(&oldest);
+                    }
                 }
             }
         }
+        // Kept beside the payments, which are forgotten: without a window everything counts.
         let sum = &mut self.commands[command].sum;
         *sum = sum.plus(spent);
-        self.pay(entry.at.min(now), now, command, spent);
-    }
-
-    /// Remembers that a run has ended, and forgets the one that ended first where there are too many.
-    fn forget_ended(&mut self, id: String) {
-        self.ended.push_back(id);
-        if self.ended.len() > ENDED_MAX
-            && let Some(oldest) = self.ended.pop_front()
-        {
-            self.runs.remove(&oldest);
-        }
-    }
-
-    fn pay(&mut self, at: f64, now: f64, command: usize, spend: Spend) {
-        while self.payments.front().is_some_and(|oldest| oldest.at <= now - self.keep) {
+        // An entry from the future would stay in the window too long.
+        let (at, kept_from) = (entry.at.min(now), now - self.keep);
+        while self.payments.front().is_some_and(|oldest| oldest.at <= kept_from) {
             self.payments.pop_front();
         }
-        if !spend.is_zero() && at > now - self.keep {
-            self.payments.push_back(Payment { at, command, spend });
+        if !spent.is_zero() && at > kept_from {
+            self.payments.push_back(Payment { at, command, spend: spent });
         }
     }
 
@@ -193,6 +192,7 @@ impl Book {
         now: f64,
     ) -> Option<f64> {
         let mut payments: Vec<_> = self.paid(name, window, now).collect();
+        // A clock may have been set back, and the spans of a server come after payments.
         payments.sort_by(|a, b| a.at.total_cmp(&b.at));
         let mut left = payments.iter().fold(0, |sum: u64, payment| sum.saturating_add(of(&payment.spend)));
         let mut at = None;
@@ -232,18 +232,17 @@ impl Book {
         &self.models
     }
 
-    /// How many lines were no entries.
     pub(crate) fn broken(&self) -> u64 {
         self.broken
     }
 
-    /// Whether there are entries of a version that is not known here.
     pub(crate) fn has_foreign(&self) -> bool {
         self.foreign
     }
 
     /// Whether so much of the ledger is history that it is worth summing up.
     pub(crate) fn is_mostly_history(&self) -> bool {
+        // A newer entry is never rewritten by a program that does not understand it.
         !self.foreign && self.history >= HISTORY_MIN && self.history * 4 >= self.lines * 3
     }
 

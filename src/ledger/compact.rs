@@ -14,7 +14,8 @@ const HOUR: u64 = 3_600;
 const DAY: u64 = 86_400;
 
 /// Ages in seconds up to which spend is summed up by the minute and by the hour; older spend by the
-/// day. A window of a week is then exact to the hour.
+/// day.
+// A window of a day is then exact to the minute, one of a week or a month to the hour.
 const BY_MINUTE: f64 = 2.0 * 86_400.0;
 const BY_HOUR: f64 = 40.0 * 86_400.0;
 
@@ -45,6 +46,7 @@ pub(crate) fn compact(old: &[u8], book: &Book, now: f64) -> io::Result<Vec<u8>> 
             sums.len() - 1
         });
         for (model, spend) in entry.models.iter() {
+            // An entry is cumulative: what it adds to the last one of its run belongs to its own span.
             let more = match &entry.run {
                 Some(run) => spent.entry(run.to_string()).or_default().raise(model, *spend),
                 None => *spend,
@@ -63,18 +65,16 @@ pub(crate) fn compact(old: &[u8], book: &Book, now: f64) -> io::Result<Vec<u8>> 
     Ok(new)
 }
 
-/// The end of the span in which a time is summed up, in Unix seconds. Spend is dated to the end, so
-/// that a window never forgets it too early.
+/// The end of the span in which a time is summed up, in Unix seconds.
+// Spend is dated to the end, so that a window never forgets it too early: a budget errs on the safe side.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]
 fn span_end(at: f64, now: f64) -> u64 {
     let at = at.min(now);
     let age = now - at;
-    let span = if age < BY_MINUTE {
-        MINUTE
-    } else if age < BY_HOUR {
-        HOUR
-    } else {
-        DAY
+    let span = match age {
+        ..BY_MINUTE => MINUTE,
+        ..BY_HOUR => HOUR,
+        _ => DAY,
     };
     (at as u64 / span + 1) * span
 }

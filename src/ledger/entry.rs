@@ -14,11 +14,11 @@ pub(crate) const VERSION: u32 = 1;
 /// One line of a ledger.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Entry<'a> {
-    /// The format's version; see [`VERSION`].
     pub(crate) v: u32,
     /// When it was written, in Unix seconds.
     pub(crate) at: f64,
     /// The run that wrote it; absent in a sum.
+    // Borrowed from the line where it has no escapes, which saves an allocation for each of a million lines.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(crate) run: Option<Cow<'a, str>>,
     /// The command that it is charged to.
@@ -43,7 +43,8 @@ pub(crate) struct Entry<'a> {
 pub(crate) enum EntryKind {
     /// A run has been admitted.
     Start,
-    /// All that a run has spent so far. Cumulative, so that a lost or repeated entry changes nothing.
+    /// All that a run has spent so far.
+    // Not what is new: a lost or repeated entry changes nothing then.
     Spend,
     /// A run has ended.
     End,

@@ -1,12 +1,10 @@
 //! A ledger in a file.
 //!
-//! Entries are appended under a lock on `FILE.lock`, which is held for one write and never renamed: a
-//! lock on a file that is renamed over would be a lock on nothing. Each run holds a lock on
-//! `FILE.run.ID` for life; whether it is alive is asked of that lock, never of a clock or a pid, which
-//! may lie. The keeper decides when to write and when to look.
+//! Entries are appended under a lock on `FILE.lock`, which is held for one write. Each run holds a lock
+//! on `FILE.run.ID` for life. The keeper decides when to write and when to look.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -38,8 +36,13 @@ pub(crate) struct FileStore {
     book: Book,
     path: PathBuf,
     file: File,
+    /// `FILE.lock`.
+    // Not the ledger itself, which is renamed over when it is summed up: that would be a lock on nothing.
     lock: File,
-    /// Held locked for life; `None` until the run is admitted.
+    /// `FILE.run.ID`, held locked for life; `None` until the run is admitted.
+    // The kernel drops the lock however the run ends. A pid may be another process by now, and a clock
+    // may be set: neither tells whether a run is alive. And not a lock on the ledger: every append
+    // would wait for it.
     alive: Option<File>,
     /// How far the file has been read.
     read: u64,
@@ -50,10 +53,9 @@ pub(crate) struct FileStore {
 }
 
 impl FileStore {
-    /// Opens the file at `path`, and makes it where its folder exists.
     pub(crate) fn open(path: &Path, member: Member) -> Result<Self, Error> {
-        let file = open_file(path).map_err(|why| failed("open", path, why))?;
-        let lock = open_file(&beside(path, "lock")).map_err(|why| failed("lock", path, why))?;
+        let file = open_file(path).map_err(|why| Error::file("open ledger", path, why))?;
+        let lock = open_file(&beside(path, "lock")).map_err(|why| Error::file("lock ledger", path, why))?;
         let (book, path) = (Book::new(member.window), path.to_owned());
         let (partial, recorded) = (Vec::new(), Spend::default());
         Ok(FileStore { member, book, path, file, lock, alive: None, read: 0, partial, recorded })
@@ -78,8 +80,8 @@ impl FileStore {
             }
         }
         let reserved = self.member.reserved_by(&alive);
-        let totals = self.member.totals(&self.book, self.own(), now);
-        let admitted = request.fits(totals, reserved);
+        // Check and reservation under one lock: in two, each of two runs would find room for itself.
+        let admitted = request.fits(self.totals(now), reserved);
         if admitted {
             let mut entry = self.entry(EntryKind::Start, now);
             entry.estimate = Some(request.reservation.tokens);
@@ -114,6 +116,7 @@ impl FileStore {
     /// for the next time.
     fn take_in(&mut self, now: f64) -> io::Result<()> {
         self.keep_current()?;
+        // Most looks find nothing new, and need no buffer for that.
         let mut buffer = vec![0; if self.file.metadata()?.size() == self.read { 0 } else { READ }];
         loop {
             let count = match self.file.read_at(&mut buffer, self.read) {
@@ -167,6 +170,8 @@ impl FileStore {
         if size > 0 {
             self.file.read_exact_at(&mut last, size - 1)?;
         }
+        // One write to a file that is open to append: a reader, who takes no lock, sees all of it or, on a full
+        // disk, a part, which costs that line alone.
         let torn: &[u8] = if last == [b'\n'] { b"" } else { b"\n" };
         let text = [torn, text].concat();
         let written = self.file.write(&text)?;
@@ -179,10 +184,9 @@ impl FileStore {
         if self.read < SMALL || !self.book.is_mostly_history() {
             return Ok(());
         }
-        let mut old = Vec::new();
-        File::open(&self.path)?.read_to_end(&mut old)?;
-        let new = compact(&old, &self.book, now)?;
+        let new = compact(&std::fs::read(&self.path)?, &self.book, now)?;
         let path = beside(&self.path, "new");
+        // Of a run that was killed at this. Only who holds the lock writes here.
         let _ = std::fs::remove_file(&path);
         let mut file = open_file(&path)?;
         file.write_all(&new)?;
@@ -198,6 +202,7 @@ impl FileStore {
             if Instant::now() >= until {
                 return Err(io::Error::other(format!("still locked after {} s", wait.as_secs())));
             }
+            // flock(2) has no timeout. The lock is held for microseconds, so that one or two rounds do.
             std::thread::sleep(RETRY);
         }
         Ok(())
@@ -209,10 +214,6 @@ impl FileStore {
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         }
-    }
-
-    fn failed(&self, doing: &str, why: io::Error) -> Error {
-        failed(doing, &self.path, why)
     }
 
     fn run_file(&self, id: &str) -> PathBuf {
@@ -234,33 +235,36 @@ impl Store for FileStore {
     }
 
     fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Error> {
-        self.acquire(LEDGER_WAIT).map_err(|why| self.failed("lock", why))?;
+        self.acquire(LEDGER_WAIT).map_err(|why| Error::file("lock ledger", &self.path, why))?;
         let result = self.admit_locked(request, now);
         let _ = self.lock.unlock();
-        let newer = || self.failed("use", io::Error::other("a newer budget-tee has written to it"));
-        result.map_err(|why| self.failed("write", why))?.ok_or_else(newer)
+        let newer = || Error::file("use ledger", &self.path, io::Error::other("a newer budget-tee has written to it"));
+        result.map_err(|why| Error::file("write ledger", &self.path, why))?.ok_or_else(newer)
     }
 
     fn record(&mut self, spend: &Tally<String>, now: f64) -> Result<bool, Error> {
-        let acquired = self.try_acquire().map_err(|why| self.failed("write", why))?;
+        // Never waits: it is called while the stream runs, and the entry is cumulative, so that the next
+        // one makes up for it.
+        let acquired = self.try_acquire().map_err(|why| Error::file("write ledger", &self.path, why))?;
         if acquired {
             let result = self.write_spend(EntryKind::Spend, spend, now);
             let _ = self.lock.unlock();
-            result.map_err(|why| self.failed("write", why))?;
+            result.map_err(|why| Error::file("write ledger", &self.path, why))?;
         }
         Ok(acquired)
     }
 
     fn look(&mut self, now: f64) -> Result<(), Error> {
-        self.take_in(now).map_err(|why| self.failed("read", why))
+        self.take_in(now).map_err(|why| Error::file("read ledger", &self.path, why))
     }
 
     fn leave(&mut self, spend: &Tally<String>, now: f64, wait: Duration) -> Result<(), Error> {
         let Some(alive) = self.alive.take() else { return Ok(()) };
         let missing = spend.sum().minus(self.recorded);
-        let failed = |store: &Self, why| unrecorded(store.failed("write", why), missing);
+        let failed = |store: &Self, why| unrecorded(Error::file("write ledger", &store.path, why), missing);
         self.acquire(wait).map_err(|why| failed(self, why))?;
         let result = self.write_spend(EntryKind::End, spend, now);
+        // While its lock is held: nobody may take the run for a dead one before its end is written.
         let _ = std::fs::remove_file(self.run_file(&self.member.id));
         drop(alive);
         let _ = self.lock.unlock();
@@ -278,12 +282,8 @@ impl Store for FileStore {
     }
 }
 
-/// Something could not be done with the ledger at `path`.
-fn failed(doing: &str, path: &Path, why: io::Error) -> Error {
-    Error::file(&format!("{doing} ledger"), path, why)
-}
-
 /// A time in Unix seconds, to the millisecond.
+// More digits would only make the file longer.
 fn millis(now: f64) -> f64 {
     (now * 1000.0).round() / 1000.0
 }

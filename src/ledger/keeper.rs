@@ -13,9 +13,10 @@ use crate::ledger::store::{Admission, Reach, Request, Store};
 use crate::ledger::{self, Location};
 use crate::process::wake::lock;
 use crate::run::{Run, Unreachable};
-use crate::show::text::{duration, plural};
+use crate::show::text::{plural, seconds};
 
 /// Spend is recorded at most this often.
+// A burst of messages is one entry; and what others do not see of it for so long is little.
 const RECORD: Duration = Duration::from_millis(200);
 
 /// How long to wait for another try where the lock was taken; locks are held for microseconds.
@@ -25,6 +26,7 @@ const RETRY_LOCKED: Duration = Duration::from_millis(50);
 const RETRY_FAILED: Duration = Duration::from_secs(1);
 
 /// How often to look at what others have spent.
+// A look that finds nothing is three calls of `stat`.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A ledger in use by a run.
@@ -35,7 +37,7 @@ pub struct Keeper {
     /// Block mode with a budget that binds: the run must stop where the ledger stays unreachable.
     must_stop: bool,
     /// There are budgets, so that it matters what others spend.
-    limited: bool,
+    pub(crate) limited: bool,
     /// When to record next; `None` where nothing is new.
     record_at: Option<Instant>,
     /// When to look next; `None` where nothing is limited and nobody has called.
@@ -104,10 +106,12 @@ impl Keeper {
             result => (result?, false),
         };
         run.start_with(ledger.totals(now), |name| ledger.used_by(name, now));
+        // The ledger has decided; this finds the words for it.
         run.admit(estimate, admission.reserved);
         if ledger.book().has_foreign() {
             messages.push("the ledger has entries of a newer budget-tee, which are not counted".to_owned());
         }
+        // Said once, at the start: a line that is no record may be a budget's worth of spend.
         match ledger.book().broken() {
             0 => {}
             1 => messages.push(format!("1 line of ledger {location} is no record and does not count")),
@@ -128,11 +132,6 @@ impl Keeper {
         Ok(Opened { admitted: admission.admitted, keeper, messages })
     }
 
-    /// Whether it matters what others spend.
-    pub(crate) fn is_limited(&self) -> bool {
-        self.limited
-    }
-
     /// When there is something to do next.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.record_at.into_iter().chain(self.look_at).min()
@@ -143,7 +142,7 @@ impl Keeper {
         self.ledger.wake()
     }
 
-    /// That descriptor was readable.
+    /// The descriptor of [`Keeper::wake`] was readable.
     pub(crate) fn woken(&mut self) {
         self.look_at = Some(Instant::now());
     }
@@ -163,10 +162,8 @@ impl Keeper {
         let mut look = self.look_at.is_some_and(|due| due <= now);
         let mut result = Ok(());
         if self.record_at.is_some_and(|due| due <= now) {
-            match self.record(run, now) {
-                Ok(recorded) => look |= recorded,
-                Err(error) => result = Err(error),
-            }
+            // To record also reads what others have written meanwhile: the run hears of it now.
+            result = self.record(run, now).map(|recorded| look |= recorded);
         }
         let mut changed = false;
         if look {
@@ -175,6 +172,7 @@ impl Keeper {
             changed = self.update(&mut lock(run));
         }
         changed |= self.stop_if_unreachable(&mut lock(run));
+        // Once for each outage, not with each try: a disk may stay full for hours.
         let reported = self.failed;
         // A ledger that has returned can become unreachable again.
         self.failed = result.is_err() || reported && self.ledger.reach() != Reach::Reachable;
@@ -185,6 +183,7 @@ impl Keeper {
 
     /// Records what the run has spent. Returns whether that was possible now.
     fn record(&mut self, run: &Mutex<Run>, now: Instant) -> Result<bool, Error> {
+        // A copy: the relay must not wait for the disk.
         let (spend, total) = {
             let run = lock(run);
             (run.meter.by_model(), run.meter.total())
@@ -211,6 +210,7 @@ impl Keeper {
         } else if run.has_outspent(self.reservation) {
             Unreachable::Reservation
         } else {
+            // Nothing else would wake the watch when the grace ends.
             self.look_at = self.look_at.map(|look_at| look_at.min(due));
             return false;
         };
@@ -232,7 +232,7 @@ impl Keeper {
     fn how_long(&self, run: &Run) -> String {
         let Some((_, grace)) = self.unreachable() else { return String::new() };
         if run.has_reservation_left(self.reservation) {
-            format!(" for {} within the reservation (--offline-grace)", duration(grace))
+            format!(" for {} within the reservation (--offline-grace)", seconds(grace.as_secs_f64()))
         } else {
             " until it uses more, since the reservation is used up (--estimate)".to_owned()
         }

@@ -35,9 +35,9 @@ pub enum Location {
 }
 
 impl Location {
-    /// Whether the value of `--ledger` is a URL, and no file: it begins with a word, a colon and a
-    /// slash. A URL that is mistyped must not become a file either.
+    /// Whether the value of `--ledger` is a URL, and no file: it begins with a word, a colon and a slash.
     pub(crate) fn is_url(text: &OsStr) -> bool {
+        // Any scheme, and one slash will do: a URL that is mistyped must not become a file.
         let text = text.as_encoded_bytes();
         let word = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(byte)).count();
         word > 0 && text[word..].starts_with(b":/")
@@ -57,6 +57,7 @@ impl fmt::Display for Location {
 /// Opens a ledger for a run of the command `name`, and makes it where there is none. `window` is how
 /// many seconds back spend counts, and `now` the time in Unix seconds.
 pub fn open(location: &Location, name: Option<&str>, window: Option<f64>, now: f64) -> Result<Box<dyn Store>, Error> {
+    // Random, since pids and times of two machines may be the same.
     let id = RandomState::new().hash_one((std::process::id(), now.to_bits()));
     let member = Member { id: format!("{id:016x}"), name: name.map(str::to_owned), window };
     Ok(match location {
@@ -68,6 +69,7 @@ pub fn open(location: &Location, name: Option<&str>, window: Option<f64>, now: f
 
 /// Reads a ledger for a report; `None` where there is none.
 pub fn read(location: &Location, window: Option<f64>, now: f64) -> Result<Option<Box<dyn Store>>, Error> {
+    // To open it would make it.
     if let Location::File(path) = location
         && !path.exists()
     {

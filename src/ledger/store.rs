@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
 
 /// How long the start and the end of a run may wait for a ledger.
+// Locks are held for microseconds and servers answer in milliseconds: after this, something hangs.
 pub const LEDGER_WAIT: Duration = Duration::from_secs(5);
 
 /// Whether a ledger can be reached.
@@ -29,6 +30,8 @@ pub enum Reach {
 }
 
 /// A ledger that a run draws on, or that a report is made of. `now` is the time in Unix seconds.
+// Behind a trait, so that the policy of pacing and of what happens when a ledger cannot be used is the
+// keeper's alone, and the same tests of behaviour hold for both kinds.
 ///
 /// The methods with a body are those in which a file has nothing to say.
 pub trait Store: fmt::Debug {
@@ -63,6 +66,8 @@ pub trait Store: fmt::Debug {
     fn own(&self) -> Spend;
 
     /// The time by the ledger's clock, in Unix seconds.
+    // A server has one clock for all runs; those of the machines may be minutes apart, and a window's edge
+    // with them.
     fn time(&self, now: f64) -> f64 {
         now
     }
@@ -84,7 +89,9 @@ pub trait Store: fmt::Debug {
 
     /// What the runs have spent, as far as it binds this one.
     fn totals(&self, now: f64) -> Totals {
-        self.member().totals(self.book(), self.own(), self.time(now))
+        let (member, time) = (self.member(), self.time(now));
+        let command = member.name.as_deref().map_or(Spend::default(), |name| self.used_by(name, now));
+        Totals { overall: self.book().used(None, member.window, time), command, own: self.own() }
     }
 
     /// What the runs of a command have spent, as far as it counts now.
@@ -105,15 +112,10 @@ pub struct Member {
 }
 
 impl Member {
-    /// What the runs of the ledger have spent, as far as it binds this member.
-    pub(crate) fn totals(&self, book: &Book, own: Spend, now: f64) -> Totals {
-        let command = self.name.as_deref().map_or(Spend::default(), |name| book.used(Some(name), self.window, now));
-        Totals { overall: book.used(None, self.window, now), command, own }
-    }
-
     /// What runs have reserved, of all and of this member's command.
     pub(crate) fn reserved_by(&self, runs: &[OpenRun]) -> ByScope {
         let sum = |sum: Amounts, run: &OpenRun| sum.plus(run.reserved);
+        // A run without a name is no run of the same command as another one without.
         let of_command = runs.iter().filter(|run| self.name.is_some() && run.name == self.name);
         ByScope {
             overall: runs.iter().fold(Amounts::default(), sum),
@@ -136,12 +138,10 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whether the run starts only where it fits.
     pub(crate) fn must_fit(&self) -> bool {
         self.mode == Mode::Block
     }
 
-    /// Whether the run may start beside these totals and what other runs have reserved.
     pub(crate) fn fits(&self, totals: Totals, reserved: ByScope) -> bool {
         let used = totals.used(Spend::default(), self.classes);
         !self.must_fit() || self.rooms.iter().all(|room| room.is_enough(used, reserved))

@@ -1,8 +1,6 @@
 //! The child: starts the wrapped command, and is the only one that signals or reaps anything of it.
 //!
-//! No process is signalled after it was reaped, and none that does not descend from the child: in
-//! `budget-tee ... -- claude | jq`, jq is in the same process group. budget-tee is the subreaper of
-//! what it starts, so that whatever a descendant leaves behind is still found below it.
+//! No process is signalled after it was reaped, and none that does not descend from the child.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, pipe};
@@ -23,24 +21,27 @@ use crate::process::tree::{Process, descendants, inherited};
 /// The name under which budget-tee runs itself to become the command; see [`become_command`].
 const BECOME: &str = "budget-tee: starting";
 
-/// How often to look through the tree for processes that were forked meanwhile. A fork bomb is stopped
-/// after a few rounds; this bounds one that is not.
+/// How often to look through the tree for processes that were forked meanwhile.
+// A fork bomb of 500 was stopped after a few rounds; this bounds one that is not.
 const ROUNDS: usize = 100;
 
 /// A wrapped command, from its start until budget-tee ends.
 #[derive(Debug)]
 pub(crate) struct Child {
     /// `None` once it has been reaped.
+    // The pid may be another process's then, which must not be signalled.
     pid: Option<Pid>,
-    status: Option<WaitStatus>,
-    /// It shares budget-tee's process group, so that the terminal treats both as one job.
-    shares_group: bool,
+    /// How it ended, once it has been reaped.
+    pub(crate) status: Option<WaitStatus>,
+    /// It is in budget-tee's process group.
+    pub(crate) shares_group: bool,
     /// Readable once the child has ended, also where CHLD is blocked.
     pidfd: Option<OwnedFd>,
-    /// Descendants that do not belong to the command: those that budget-tee had before exec, and hooks.
+    /// Descendants that do not belong to the command: hooks, and those that budget-tee had before exec.
+    // A shell that does `exec budget-tee` passes on the jobs that it had in the background.
     strangers: Vec<Process>,
-    /// Nothing that was started here is left.
-    alone: bool,
+    /// The child and all that it started have ended.
+    pub(crate) alone: bool,
 }
 
 impl Child {
@@ -48,6 +49,9 @@ impl Child {
     /// budget-tee's process group, or in one of its own.
     pub(crate) fn start(command: &[OsString], shares_group: bool) -> io::Result<(Child, PipeReader)> {
         let strangers = inherited();
+        // What a descendant leaves behind becomes budget-tee's child and not that of the first process, so
+        // that a walk from here still finds it. With the walk this found five of five descendants, one
+        // in a session of its own that ignores TERM included.
         set_child_subreaper(Some(getpid()))?;
         let (reader, writer) = pipe()?;
         fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
@@ -57,6 +61,8 @@ impl Child {
             }
             process.stdout(Stdio::from(writer.try_clone()?)).spawn()
         };
+        // Not the command itself: see `become_command`. By /proc, since the program's file may have been
+        // replaced since, as an update does.
         let mut via_self = Command::new("/proc/self/exe");
         via_self.arg0(BECOME).arg(getpid().to_string()).args(command);
         let child = match spawn(via_self) {
@@ -70,23 +76,9 @@ impl Child {
             result => result?,
         };
         let pid = Pid::from_child(&child);
+        // Before anything reaps it: until then the pid is its own.
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
         Ok((Child { pid: Some(pid), status: None, shares_group, pidfd, strangers, alone: false }, reader))
-    }
-
-    /// Whether the child is in budget-tee's process group.
-    pub(crate) fn shares_group(&self) -> bool {
-        self.shares_group
-    }
-
-    /// How the child ended, once it has.
-    pub(crate) fn status(&self) -> Option<WaitStatus> {
-        self.status
-    }
-
-    /// Whether the child and all that it started have ended.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.alone
     }
 
     /// Readable once the child has ended; `None` where it has been reaped.
@@ -103,32 +95,30 @@ impl Child {
         }
     }
 
-    /// Reaps every process that has ended, also those that were only left to budget-tee. Returns the
-    /// ones other than the child.
+    /// Reaps every process that has ended. Returns the ones other than the child.
     pub(crate) fn reap(&mut self) -> Vec<(Pid, WaitStatus)> {
         let mut others = Vec::new();
-        loop {
+        // In a loop: one CHLD may stand for several. Any child, since a subreaper must reap what was left
+        // to it, or it would stay as a zombie.
+        let has_children = loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     self.strangers.retain(|stranger| stranger.pid != pid);
                     if self.pid == Some(pid) {
-                        (self.pid, self.pidfd) = (None, None);
-                        self.status = Some(status);
+                        (self.pid, self.pidfd, self.status) = (None, None, Some(status));
                     } else {
                         others.push((pid, status));
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(_) => {
-                    self.alone = true;
-                    return others;
-                }
-                Ok(None) => {
-                    self.alone = self.pid.is_none() && !self.strangers.is_empty() && self.tree().is_empty();
-                    return others;
-                }
+                Err(_) => break false,
+                Ok(None) => break true,
             }
-        }
+        };
+        // The tree is read only where it can be empty: children that are left may all be strangers.
+        let may_be_alone = self.pid.is_none() && !self.strangers.is_empty();
+        self.alone = !has_children || may_be_alone && self.tree().is_empty();
+        others
     }
 
     /// Leaves a process out of the command's tree: it is one of budget-tee's own.
@@ -141,6 +131,8 @@ impl Child {
     /// Sends `signal`, and then CONT, to the child and all its descendants, until no more turn up.
     /// Returns how many there were.
     pub(crate) fn signal_tree(&self, signal: Signal) -> usize {
+        // Not by process group: in `budget-tee ... -- claude | jq`, jq is in the same one, and a descendant
+        // may have left it.
         let mut sent: Vec<Process> = Vec::new();
         for _ in 0..ROUNDS {
             let mut new = self.tree();
@@ -162,7 +154,6 @@ impl Child {
         sent.len()
     }
 
-    /// All living descendants that belong to the command.
     fn tree(&self) -> Vec<Process> {
         let mut tree = descendants(&self.strangers);
         tree.retain(|process| process.alive);
@@ -170,9 +161,9 @@ impl Child {
     }
 }
 
-/// Whether there is a controlling terminal: then the child has to stay in budget-tee's process group,
-/// or it would lose the terminal.
+/// Whether there is a controlling terminal.
 pub(crate) fn has_terminal() -> bool {
+    // All three standard descriptors may be redirected: only this path tells.
     open("/dev/tty", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).is_ok()
 }
 
@@ -181,9 +172,8 @@ pub(crate) fn leads_session() -> bool {
     getsid(None).is_ok_and(|session| session == getpid())
 }
 
-/// Becomes the command, in the process that a wrapping budget-tee has started: it first asks for TERM when
-/// budget-tee dies, which only the process itself can ask for. Returns `None` at once in any other
-/// process, and otherwise why the command cannot be run.
+/// Becomes the command, in the process that a wrapping budget-tee has started. Returns `None` at once in
+/// any other process, and otherwise why the command cannot be run.
 pub fn become_command() -> Option<Error> {
     let mut args = std::env::args_os();
     if args.next().as_deref() != Some(OsStr::new(BECOME)) {
@@ -191,7 +181,10 @@ pub fn become_command() -> Option<Error> {
     }
     let parent = args.next()?;
     let name = args.next()?;
+    // TERM when budget-tee dies, also of KILL. Only the process itself can ask for it, and code of ours
+    // between fork and exec would be unsafe.
     let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    // budget-tee may have died before that was asked for: then the signal would never come.
     let now = getppid().map(|pid| pid.to_string());
     if now.as_deref().map(OsStr::new) != Some(&parent) {
         return Some(Error::command(name, io::Error::other("budget-tee has ended")));

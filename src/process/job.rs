@@ -32,14 +32,15 @@ impl Job {
         Job { run: Arc::new(Mutex::new(run)), screen: Arc::new(Mutex::new(screen)), hooks, keeper }
     }
 
-    /// The run.
+    /// The run, locked.
     pub fn run(&self) -> MutexGuard<'_, Run> {
         lock(&self.run)
     }
 
-    /// The screen, unless the relay holds it: it does while it writes to the same terminal, which may
-    /// have stopped taking text.
+    /// The screen, unless the relay holds it.
     fn free_screen(&self) -> Option<MutexGuard<'_, Screen>> {
+        // It does while it writes to the same terminal, which takes nothing after Ctrl-S. The watch must
+        // not wait for that: it has signals and kill timers to serve.
         match self.screen.try_lock() {
             Ok(screen) => Some(screen),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -54,7 +55,7 @@ impl Job {
         }
     }
 
-    fn say_all(&self, messages: impl IntoIterator<Item = String>) {
+    pub(crate) fn say_all(&self, messages: impl IntoIterator<Item = String>) {
         messages.into_iter().for_each(|message| self.say(&message));
     }
 
@@ -76,28 +77,21 @@ impl Job {
         // The relay must not wait for stderr.
         drop(run);
         messages.iter().for_each(|message| screen.say(message));
-        screen.show(&frame);
-        screen.is_behind()
+        screen.show(&frame)
     }
 
     /// Runs the hooks of the budgets that have passed a threshold.
     pub(crate) fn run_hooks(&mut self) {
+        // The run is not locked while a shell is started: the relay would wait for it.
         let passed = self.run().take_passed();
-        let failed: Vec<_> =
-            passed.iter().filter_map(|(threshold, budget)| self.hooks.run(*threshold, budget)).collect();
+        let hooks = &mut self.hooks;
+        let failed: Vec<_> = passed.iter().filter_map(|(threshold, budget)| hooks.run(*threshold, budget)).collect();
         self.say_all(failed);
     }
 
-    /// Reaps the hooks that have ended.
     pub(crate) fn reap_hooks(&mut self) {
         let failed = self.hooks.reap();
         self.say_all(failed);
-    }
-
-    /// Leaves alone the hooks that still run.
-    pub(crate) fn abandon_hooks(&mut self) {
-        let running = self.hooks.abandon();
-        self.say_all(running);
     }
 
     /// Records and looks at the ledger where that is due. Returns whether what others spent has changed.
@@ -124,6 +118,7 @@ impl Job {
         let wait = if hurries { SHORT_WAIT } else { LEDGER_WAIT };
         let message = self.keeper.take().and_then(|keeper| keeper.close(&self.run, wait));
         self.say_all(message);
+        // Again, since the ledger's last word may have brought a budget over its limit.
         self.run_hooks();
         let stopped = self.run().is_stopped() && matches!(exit, Exit::Done | Exit::Child(_));
         if stopped { Exit::Stopped } else { exit }

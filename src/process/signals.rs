@@ -1,6 +1,4 @@
 //! Signals to budget-tee, delivered as something to poll.
-//!
-//! A flag that a handler sets would not wake a blocked read, since handlers restart it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,16 +19,19 @@ pub(crate) const FILTER: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD];
 pub(crate) const WRAP: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCHLD];
 
 /// The signals after which the bars may have to be drawn again.
-const REDRAW: &[i32] = &[SIGWINCH, SIGCONT];
+// A window that was resized has another width, and while the job was stopped others drew over the bars.
+pub(crate) const REDRAW: &[i32] = &[SIGWINCH, SIGCONT];
 
 /// The signals that have arrived.
+// A flag that a handler sets would not wake a blocked read: handlers are installed with SA_RESTART.
 #[derive(Debug)]
 pub(crate) struct Signals(SignalDelivery<UnixStream, SignalOnly>);
 
 impl Signals {
-    /// Catches `signals`. One that is ignored (by `nohup`, in a shell's background job) stays ignored,
-    /// except CHLD: nothing could be reaped without it.
+    /// Catches `signals`, except those that were ignored at the start.
     pub(crate) fn catch(signals: &[i32]) -> io::Result<Self> {
+        // `nohup` ignores HUP, and a shell INT in a background job: a handler would undo that. CHLD is
+        // caught all the same: nothing could be reaped where it is ignored.
         let ignored = ignored();
         let caught =
             signals.iter().chain(REDRAW).filter(|signal| **signal == SIGCHLD || ignored >> (**signal - 1) & 1 == 0);
@@ -38,15 +39,9 @@ impl Signals {
         SignalDelivery::with_pipe(read, write, SignalOnly, caught.collect::<Vec<_>>()).map(Signals)
     }
 
-    /// Those that have arrived since the last call.
     pub(crate) fn arrived(&mut self) -> impl Iterator<Item = i32> {
         self.0.pending()
     }
-}
-
-/// Whether a signal only says that the bars may have to be drawn again.
-pub(crate) fn is_redraw(signal: i32) -> bool {
-    REDRAW.contains(&signal)
 }
 
 /// A signal by its number or its name, with or without `SIG`, in either case.
@@ -55,6 +50,7 @@ pub(crate) fn by_name(text: &str) -> Result<i32, String> {
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let named = |number: &i32| signal_name(*number).is_some_and(|known| known.strip_prefix("SIG") == Some(name));
     let number = text.parse().ok();
+    // Up to 31: real-time signals have no fixed numbers, by signal(7).
     let known = (1..32).find(|candidate| number == Some(*candidate) || named(candidate));
     known.ok_or_else(|| "want a signal such as TERM, INT or 15".to_owned())
 }
@@ -67,6 +63,7 @@ impl AsFd for Signals {
 
 /// The mask of the signals ignored at the start, as /proc has it; none where it does not.
 fn ignored() -> u64 {
+    // To ask the kernel takes `sigaction`, which is unsafe to call.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)

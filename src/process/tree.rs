@@ -3,6 +3,7 @@
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 /// A process. The time of its start tells it from a later one with the same pid.
+// The start is in clock ticks, 10 ms: pids are given out in turn, so that one does not return so soon.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process {
     pub(crate) pid: Pid,
@@ -25,7 +26,9 @@ impl Process {
         let mut fields = text.split_ascii_whitespace();
         let state = fields.next()?;
         let parent = Pid::from_raw(fields.next()?.parse().ok()?);
+        // Field 22 of proc(5); the state was field 3, and the parent field 4.
         let start = fields.nth(17)?.parse().ok()?;
+        // A zombie cannot act on a signal, and its children have another parent already.
         Some(Process { pid, parent, start, alive: !matches!(state, "Z" | "X") })
     }
 
@@ -43,13 +46,14 @@ impl Process {
 
 /// The descendants of budget-tee, without `strangers` and their descendants.
 pub(crate) fn descendants(strangers: &[Process]) -> Vec<Process> {
-    let all = processes();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    let all: Vec<_> = pids.filter_map(Process::read).collect();
     let mut parents = vec![getpid()];
     let mut found: Vec<Process> = Vec::new();
     while let Some(parent) = parents.pop() {
         for process in all.iter().filter(|process| process.parent == Some(parent)) {
-            let known = strangers.iter().chain(&found).any(|known| known.is(process));
-            if !known {
+            if !strangers.iter().chain(&found).any(|known| known.is(process)) {
                 parents.push(process.pid);
                 found.push(*process);
             }
@@ -58,17 +62,9 @@ pub(crate) fn descendants(strangers: &[Process]) -> Vec<Process> {
     found
 }
 
-/// The descendants that budget-tee has before it starts any: those of the process that it was before
-/// exec.
+/// The descendants that budget-tee has before it starts any.
 pub(crate) fn inherited() -> Vec<Process> {
     // Reading all of /proc takes milliseconds on a busy machine; this file is there to avoid it.
     let list = std::fs::read_to_string(format!("/proc/self/task/{}/children", getpid())).unwrap_or_default();
     if list.is_empty() { Vec::new() } else { descendants(&[]) }
-}
-
-/// All processes that /proc shows.
-fn processes() -> Vec<Process> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-    pids.filter_map(Process::read).collect()
 }

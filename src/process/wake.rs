@@ -9,6 +9,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{Errno, read, write};
 
 /// A flag with an eventfd: one thread raises it, another polls the descriptor and looks at the flag.
+// A condition variable could not be waited for together with signals and the child. The flag is there so that
+// to raise it again takes no system call: the relay raises it for every line that counts.
 #[derive(Debug)]
 pub(crate) struct Wake {
     raised: AtomicBool,
@@ -53,8 +55,9 @@ impl AsFd for Wake {
     }
 }
 
-/// Locks what threads share. Nothing here is left half changed by a panic, so a poisoned lock is
-/// taken like any other.
+/// Locks what threads share.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here is left half changed by a panic, so a poisoned lock is taken like any other: the bars
+    // and the kill timers must go on where the relay's thread has panicked.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,6 +22,7 @@ use crate::show::text::reason;
 use crate::stream::relay::{End, Relay};
 
 /// Bars are redrawn at most this often.
+// Ten times a second looks live, and keeps the cost from growing with the lines of the stream.
 const REDRAW: Duration = Duration::from_millis(100);
 
 /// Where stderr did not take what was drawn, it is tried again this often.
@@ -31,27 +32,21 @@ const RETRY_STDERR: Duration = Duration::from_secs(1);
 pub fn filter(job: &mut Job) -> io::Result<Exit> {
     let signals = Signals::catch(signals::FILTER)?;
     let mut watch = Watch::start(job, signals, stdin(), true)?;
-    let (exit, signal) = loop {
+    loop {
         let news = watch.wait(None, None, false)?;
         watch.job.run_hooks();
         watch.job.reap_hooks();
-        if let Some(end) = news.end {
-            let exit = match end {
-                End::Stream => Exit::Done,
-                End::Stopped => Exit::Stopped,
-                End::ReaderGone => Exit::ReaderGone,
-                End::Unreadable(_) | End::Unwritable(_) => Exit::Failed,
-            };
-            break (exit, news.end_signal());
-        }
-        if let Some(signal) = news.end_signal() {
-            return Ok(Exit::Signal(signal));
-        }
-    };
-    match (exit, signal) {
-        (_, None) => watch.await_hooks(exit, Job::reap_hooks),
-        (Exit::Done, Some(signal)) => Ok(Exit::Signal(signal)),
-        (exit, Some(_)) => Ok(exit),
+        let exit = match (news.end, news.end_signal()) {
+            (None, None) => continue,
+            // Ctrl-C ends the writer too: its end and the signal come together, and the signal is why.
+            (None | Some(End::Stream), Some(signal)) => return Ok(Exit::Signal(signal)),
+            (Some(End::Stream), None) => Exit::Done,
+            (Some(End::Stopped), _) => Exit::Stopped,
+            (Some(End::ReaderGone), _) => Exit::ReaderGone,
+            (Some(End::Unreadable(_) | End::Unwritable(_)), _) => Exit::Failed,
+        };
+        // Whoever sent a signal does not wait for hooks.
+        return if news.end_signal().is_some() { Ok(exit) } else { watch.await_hooks(exit, Job::reap_hooks) };
     }
 }
 
@@ -67,7 +62,6 @@ pub(crate) struct News {
 }
 
 impl News {
-    /// A signal among them that ends budget-tee.
     fn end_signal(&self) -> Option<i32> {
         self.signals.iter().find(|signal| signals::END.contains(signal)).copied()
     }
@@ -86,7 +80,8 @@ struct Wakes {
     finish: Wake,
 }
 
-/// Raises a flag when it goes out of scope, also by a panic.
+/// Raises a flag when it goes out of scope.
+// Also by a panic: nobody else would tell the watch that the relay has ended.
 struct RaiseAtEnd<'a>(&'a Wake);
 
 impl Drop for RaiseAtEnd<'_> {
@@ -114,10 +109,12 @@ impl<'a> Watch<'a> {
         input: impl AsFd + Send + 'static,
         ends_at_stop: bool,
     ) -> io::Result<Self> {
-        let wakes = Wakes { news: Wake::new()?, urgent: Wake::new()?, ended: Wake::new()?, finish: Wake::new()? };
-        let wakes = Arc::new(wakes);
-        let can_be_stopped = ends_at_stop && job.keeper.as_ref().is_some_and(|keeper| keeper.is_limited());
+        let new = Wake::new;
+        let wakes = Arc::new(Wakes { news: new()?, urgent: new()?, ended: new()?, finish: new()? });
+        // Only then does a filter poll before each read, which costs a system call.
+        let can_be_stopped = ends_at_stop && job.keeper.as_ref().is_some_and(|keeper| keeper.limited);
         let (run, screen, of_relay) = (Arc::clone(&job.run), Arc::clone(&job.screen), Arc::clone(&wakes));
+        // A thread of its own: it may block on stdout for ever, while signals and kill timers must work.
         let relay = std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
             let _ended = RaiseAtEnd(&of_relay.ended);
             let shares = lock(&screen).shares_stdout();
@@ -174,6 +171,8 @@ impl<'a> Watch<'a> {
         let mut brought = News { reader_gone, ..News::default() };
         for (is_raised, wake) in [(news, &self.wakes.news), (urgent, &self.wakes.urgent), (ended, &self.wakes.ended)] {
             if is_raised {
+                // The flag of `news` stays up until the bars are drawn: however many lines count meanwhile, they
+                // wake the watch once.
                 wake.silence();
                 self.redraw.wanted = true;
             }
@@ -185,7 +184,7 @@ impl<'a> Watch<'a> {
             brought.end = self.relay.take().map(|relay| self.ended(relay));
         }
         if signals {
-            let (redraw, others) = self.signals.arrived().partition(|signal| signals::is_redraw(*signal));
+            let (redraw, others) = self.signals.arrived().partition(|signal| signals::REDRAW.contains(signal));
             brought.signals = others;
             self.redraw.wanted |= !Vec::is_empty(&redraw);
         }
@@ -195,7 +194,7 @@ impl<'a> Watch<'a> {
 
     /// Draws the bars and keeps the ledger, where that is due.
     fn keep_up(&mut self) {
-        let is_due = self.redraw.is_due();
+        let is_due = self.redraw.wait() == Some(Duration::ZERO);
         if is_due {
             // Until now further news woke nobody. The flag goes down before the run is looked at, so that
             // none is missed.
@@ -203,6 +202,7 @@ impl<'a> Watch<'a> {
         }
         let changed = self.job.keep_ledger(|| self.wakes.news.lower());
         self.redraw.wanted |= changed;
+        // The relay may be blocked in a read that brings nothing for minutes.
         if changed && self.can_be_stopped && self.job.run().is_stopped() {
             self.finish_relay();
         }
@@ -216,7 +216,7 @@ impl<'a> Watch<'a> {
     /// `reap`. Returns how budget-tee exits: as was decided, or by a signal that came.
     pub(crate) fn await_hooks(&mut self, exit: Exit, mut reap: impl FnMut(&mut Job)) -> io::Result<Exit> {
         let due = Instant::now() + HOOKS_WAIT;
-        while self.job.hooks.are_running() {
+        while self.job.hooks.pids().next().is_some() {
             let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -227,12 +227,14 @@ impl<'a> Watch<'a> {
                 return Ok(Exit::Signal(signal));
             }
         }
-        self.job.abandon_hooks();
+        let running = self.job.hooks.abandon();
+        self.job.say_all(running);
         Ok(exit)
     }
 
     /// How the relay ended; a failure is reported.
     fn ended(&self, relay: JoinHandle<End>) -> End {
+        // A relay that has panicked has failed to read, as far as anybody can tell.
         let end = relay.join().unwrap_or(End::Unreadable(Errno::IO));
         match end {
             End::Unreadable(error) => self.job.say(&format!("cannot read stdin: {}", reason(error))),
@@ -243,10 +245,11 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Closes stdout once all is written, and stdin where nothing more is read, by putting /dev/null in
-/// their place. The next program of the pipeline sees the end of the stream now, not after the report;
-/// and a writer that goes on learns that nobody reads.
+/// Closes stdout once all is written, and stdin where nothing more is read.
 fn close_streams(stdin_too: bool) {
+    // The next program of the pipeline sees the end of the stream now, not after the report; and a writer
+    // that goes on learns that nobody reads. By /dev/null in their place: the next file that is opened
+    // would get a number that is free, and what goes to stdout with it.
     if stdin_too && let Ok(null) = std::fs::File::open("/dev/null") {
         let _ = dup2_stdin(null);
     }
@@ -270,10 +273,6 @@ impl Redraw {
         let every = if self.behind { RETRY_STDERR } else { REDRAW };
         let since = self.last.map_or(every, |last| last.elapsed());
         self.wanted.then(|| every.saturating_sub(since))
-    }
-
-    fn is_due(&self) -> bool {
-        self.wait() == Some(Duration::ZERO)
     }
 }
 

@@ -19,15 +19,17 @@ use crate::process::signals::{self, Signals};
 use crate::process::watch::{News, Watch};
 use crate::stream::relay::End;
 
-/// How long the pipe of a child that has ended may stay open, held by something it left behind,
-/// before budget-tee forwards what is in it and ends.
+/// How long the pipe of a child that has ended may stay open before budget-tee forwards what is in it
+/// and ends.
+// The child's death is not the end of the pipe: a server that it has left behind can hold it for hours.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// How long processes that were killed may take to go, and stdout to take what is left.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 
-/// A TERM that comes again within this was sent twice for one reason: `timeout` sends it to budget-tee
-/// and then to its process group.
+/// A TERM that comes again within this was sent twice for one reason.
+// `timeout` sends it to budget-tee and then to its process group. A person's second TERM, which means
+// KILL, comes later.
 const SENT_TWICE: Duration = Duration::from_millis(100);
 
 /// How a command is to be ended.
@@ -88,30 +90,23 @@ pub fn wrap(job: &mut Job, command: &[OsString], policy: KillPolicy) -> io::Resu
     let stop = if shares_group { &[][..] } else { &[SIGTSTP] };
     // Before the child starts, so that no signal and no end is missed.
     let signals = Signals::catch(&[signals::WRAP, stop].concat())?;
-    let (child, output) = Child::start(command, shares_group)?;
-    match Watch::start(job, signals, output, false) {
-        Ok(watch) => Wrap {
-            watch,
-            child,
-            policy,
-            ending: None,
-            end: None,
-            drain: Drain::NotYet,
-            idle_turn: None,
-            stdout_is_terminal: isatty(stdout()),
-            told: None,
-        }
-        .run(),
-        Err(error) => {
-            child.signal_tree(Signal::KILL);
-            Err(error)
-        }
+    let (mut child, output) = Child::start(command, shares_group)?;
+    let result = Watch::start(job, signals, output, false).and_then(|watch| {
+        let (child, stdout_is_terminal) = (&mut child, isatty(stdout()));
+        let drain = Drain::NotYet;
+        Wrap { watch, child, policy, ending: None, end: None, drain, idle_turn: None, stdout_is_terminal, told: None }
+            .run()
+    });
+    if result.is_err() {
+        // Nobody would count or stop what it goes on to spend.
+        child.signal_tree(Signal::KILL);
     }
+    result
 }
 
 struct Wrap<'a> {
     watch: Watch<'a>,
-    child: Child,
+    child: &'a mut Child,
     policy: KillPolicy,
     ending: Option<Ending>,
     /// How the relay ended.
@@ -137,17 +132,10 @@ enum Drain {
 impl Wrap<'_> {
     fn run(mut self) -> io::Result<Exit> {
         let exit = loop {
-            let news = match self.wait() {
-                Ok(news) => news,
-                Err(error) => {
-                    self.child.signal_tree(Signal::KILL);
-                    return Err(error);
-                }
-            };
-            reap(&mut self.child, self.watch.job);
-            for signal in &news.signals {
-                self.signalled(*signal);
-            }
+            let news = self.wait()?;
+            // Before signals are looked at: what has ended must not be signalled.
+            reap(self.child, self.watch.job);
+            news.signals.iter().for_each(|signal| self.signalled(*signal));
             self.look_at_run();
             match news.end {
                 Some(End::Unwritable(_) | End::Unreadable(_)) => self.end_for(EndReason::Unwritable),
@@ -160,13 +148,15 @@ impl Wrap<'_> {
                 break exit;
             }
         };
-        let told = self.ending.is_some_and(|ending| ending.reason == EndReason::Told);
-        match exit {
-            Exit::Signal(_) => Ok(exit),
-            // Somebody waits for budget-tee to end.
-            _ if told => Ok(exit),
-            _ => self.watch.await_hooks(exit, |job| reap(&mut self.child, job)),
+        // Whoever sent a signal waits for budget-tee to end, and hooks are not worth that.
+        if self.reason() == Some(EndReason::Told) || matches!(exit, Exit::Signal(_)) {
+            return Ok(exit);
         }
+        self.watch.await_hooks(exit, |job| reap(self.child, job))
+    }
+
+    fn reason(&self) -> Option<EndReason> {
+        self.ending.map(|ending| ending.reason)
     }
 
     /// Waits for news until the next step is due.
@@ -178,7 +168,9 @@ impl Wrap<'_> {
         let due = self.ending.and_then(|ending| ending.due);
         let due = [due, drain, self.lingers_until()].into_iter().flatten().min();
         let time = due.map(|due| due.saturating_duration_since(Instant::now()));
-        // A terminal that is closed sends HUP, which has its own way.
+        // A child that thinks for minutes writes nothing, and would not learn from the broken pipe that
+        // nobody reads; Claude Code from 2.1.250 on ignores it anyway. A terminal that is closed sends
+        // HUP, which has its own way.
         let stdout_too = self.ending.is_none() && !self.stdout_is_terminal;
         self.watch.wait(time, self.child.pidfd(), stdout_too)
     }
@@ -193,6 +185,8 @@ impl Wrap<'_> {
             self.end_for(EndReason::Stop);
         }
         self.watch.job.run_hooks();
+        // A `result` is no end: background tasks and further prompts may follow it. So the time runs from the
+        // last one, and only as long as no message has come.
         if turn != self.idle_turn.map(|(turn, _)| turn) {
             self.idle_turn = turn.map(|turn| (turn, Instant::now()));
         }
@@ -202,30 +196,33 @@ impl Wrap<'_> {
         }
     }
 
-    /// When the command has stayed too long after its `result` record; `None` where that does not matter.
+    /// When the command has stayed too long after its `result` record; `None` where it may stay.
     fn lingers_until(&self) -> Option<Instant> {
-        let stays = self.ending.is_none() && self.child.status().is_none();
+        let stays = self.ending.is_none() && self.child.status.is_none();
         self.policy.linger.zip(self.idle_turn).filter(|_| stays).map(|(linger, (_, since))| since + linger)
     }
 
-    /// A signal came to budget-tee. The child gets it once, unless the terminal has already sent it to
-    /// the whole process group.
+    /// A signal came to budget-tee, which is passed on.
     fn signalled(&mut self, signal: i32) {
         match signal {
             SIGCHLD => {}
+            // Caught only where the child has a group of its own. Stopped together, as one job would be:
+            // CONT may come to budget-tee alone, too.
             SIGTSTP => {
                 self.child.signal(Signal::TSTP);
                 let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
                 self.child.signal(Signal::CONT);
             }
-            SIGINT | SIGQUIT | SIGHUP | SIGTERM if self.child.status().is_some() && self.ending.is_none() => {
+            // There is nobody to pass it on to: what is left is the pipe, which the sender need not wait for.
+            SIGINT | SIGQUIT | SIGHUP | SIGTERM if self.child.status.is_some() && self.ending.is_none() => {
                 self.told = Some(signal)
             }
             SIGTERM if self.ending.is_some_and(|ending| ending.begun.elapsed() < SENT_TWICE) => {}
             SIGTERM if self.ending.is_some() => self.send(Signal::KILL),
             // A terminal that is closed sends HUP to the leader of its session alone.
             SIGHUP if child::leads_session() => self.child.signal(Signal::HUP),
-            SIGINT | SIGQUIT | SIGHUP if self.child.shares_group() => {}
+            // The terminal has already sent it to the whole group, and twice means something else to many programs.
+            SIGINT | SIGQUIT | SIGHUP if self.child.shares_group => {}
             _ => {
                 let Some(named) = Signal::from_named_raw(signal) else { return };
                 self.child.signal(named);
@@ -240,6 +237,7 @@ impl Wrap<'_> {
 
     /// Begins to end the command, unless that has begun.
     fn end_for(&mut self, reason: EndReason) {
+        // A second reason must not start the grace anew, nor send a softer signal after KILL.
         if self.ending.is_none() {
             self.child.signal_tree(self.policy.signal);
             self.ending = Some(Ending::new(reason, self.policy.signal, self.policy.grace, Instant::now()));
@@ -251,6 +249,7 @@ impl Wrap<'_> {
         let Some(ending) = self.ending else { return };
         let count = self.child.signal_tree(signal);
         self.ending = Some(Ending::new(ending.reason, signal, self.policy.grace, Instant::now()));
+        // Where the reader went away, as with `| head`, all is well: nothing is reported.
         if count > 0 && ending.reason != EndReason::ReaderGone {
             let name = if signal == Signal::KILL { "KILL" } else { "TERM" };
             let processes = if count == 1 { "process" } else { "processes" };
@@ -263,8 +262,8 @@ impl Wrap<'_> {
         let forwarded = self.end.is_some();
         // A signal that is only passed on is for the child: what it leaves behind is left alone.
         let gone = match self.ending {
-            Some(ending) if ending.reason != EndReason::Told => self.child.is_alone(),
-            _ => self.child.status().is_some(),
+            Some(ending) if ending.reason != EndReason::Told => self.child.alone,
+            _ => self.child.status.is_some(),
         };
         if gone && (forwarded || self.told.is_some()) {
             return Some(self.exit());
@@ -292,15 +291,16 @@ impl Wrap<'_> {
     }
 
     fn exit(&self) -> Exit {
-        match self.ending.map(|ending| ending.reason) {
+        // Why it was ended counts, not how it then ended: Claude Code exits with 0 on INT and 143 on TERM.
+        let lingered = match self.reason() {
             Some(EndReason::Stop) => return Exit::Stopped,
             Some(EndReason::ReaderGone) => return Exit::ReaderGone,
             Some(EndReason::Unwritable) => return Exit::Failed,
             _ if self.watch.job.run().is_stopped() => return Exit::Stopped,
-            Some(EndReason::Told | EndReason::Lingers) | None => {}
-        }
-        let ended = self.child.status().map(|status| (status.exit_status(), status.terminating_signal()));
-        let lingered = self.ending.is_some_and(|ending| ending.reason == EndReason::Lingers);
+            reason => reason == Some(EndReason::Lingers),
+        };
+        let ended = self.child.status.map(|status| (status.exit_status(), status.terminating_signal()));
+        // A program that handles the signal exits with 128 + N by convention.
         let by_signal = [128 + self.policy.signal.as_raw(), 128 + SIGTERM];
         match (self.told, ended) {
             // Its work was done: that it did not end by itself is no failure of the run.
@@ -316,6 +316,7 @@ impl Wrap<'_> {
 
 /// Reaps what has ended: of the command, and of the hooks, which are no part of it.
 fn reap(child: &mut Child, job: &mut Job) {
+    // First, or a hook would be taken for a descendant of the command and be ended with it.
     job.hooks.pids().for_each(|pid| child.exclude(pid));
     for (pid, status) in child.reap() {
         if let Some(message) = job.hooks.ended(pid, status) {

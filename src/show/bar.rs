@@ -1,10 +1,12 @@
 //! Bars: one line per budget, laid out for the width that there is.
 
+use unicode_width::UnicodeWidthStr as _;
+
 use crate::amount::{Unit, human};
 use crate::budget::Budget;
 use crate::run::Run;
 use crate::show::screen::Frame;
-use crate::show::text::{Style, cut, width};
+use crate::show::text::{Style, cut};
 
 /// Cells of a bar where there is room for all.
 const CELLS: usize = 20;
@@ -20,6 +22,7 @@ const NAME_MIN: usize = 9;
 
 /// What to show while the run goes on: a line per budget that binds it, or the bare total.
 pub(crate) fn frame(run: &Run, style: Style) -> Frame {
+    // Those of other commands stand still while this run goes on: they are in the report only.
     let binding = run.budgets.binding();
     Frame {
         lines: budget_lines(binding.clone(), run.counted(), |budget| is_lower_bound(run, budget), style),
@@ -44,15 +47,16 @@ pub(crate) fn budget_lines<'a>(
         return vec![cut(&format!("total     {total}"), style.width)];
     }
     let lines = budgets.map(|budget| (budget, figures(budget, is_lower_bound(Some(budget)), style)));
-    let widest = |widest: usize, text: String| widest.max(width(&text));
+    let widest = |widest: usize, text: String| widest.max(text.width());
     let figures = lines.clone().map(|(_, figures)| figures).fold(0, widest);
     let names = lines.clone().map(|(budget, _)| style.label(budget.name(), NAME_MAX)).fold(NAME_MIN, widest);
     let layout = Layout::new(names, figures, style.width);
     lines.map(|(budget, figures)| bar(budget, &figures, &layout, style)).collect()
 }
 
-/// Which parts of a bar there is room for. The percentage always stays. The cells go before the name
-/// is cut, and the figures go as a whole: a part of a number is another number.
+/// Which parts of a bar there is room for.
+// The percentage always stays: it is what the bar is for, in four columns. The cells go before the name
+// is cut, and the figures go as a whole: a part of a number is another number.
 struct Layout {
     name: usize,
     cells: usize,
@@ -61,6 +65,7 @@ struct Layout {
 
 impl Layout {
     fn new(names: usize, figures: usize, width: usize) -> Self {
+        // A blank, three digits and the sign; a fourth digit for a budget that is exceeded ten times.
         let percentage = 6;
         // Two brackets and a blank.
         let around_cells = 3;
@@ -85,7 +90,7 @@ fn figures(budget: &Budget, is_lower_bound: bool, style: Style) -> String {
 /// `/review   [██████████████████░░]  91%   910 / 1.0K`
 fn bar(budget: &Budget, figures: &str, layout: &Layout, style: Style) -> String {
     let name = style.label(budget.name(), layout.name);
-    let pad = layout.name.saturating_sub(width(&name));
+    let pad = layout.name.saturating_sub(name.width());
     let percent = budget.percent();
     let color = match budget {
         budget if budget.is_above(90) => "\x1b[31m", // SGR: red
@@ -96,6 +101,7 @@ fn bar(budget: &Budget, figures: &str, layout: &Layout, style: Style) -> String 
     let cells = match layout.cells {
         0 => String::new(),
         cells => {
+            // Rounded down: only a budget that is used up shows a full bar.
             let full = usize::try_from(percent.min(100)).unwrap_or(100) * cells / 100;
             let (on, off) = if style.unicode { ("█", "░") } else { ("#", "-") };
             format!(" [{begin}{}{end}{}]", on.repeat(full), off.repeat(cells - full))

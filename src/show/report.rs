@@ -13,14 +13,15 @@ use crate::count::tokens::{Class, Classes, Spend, Tokens};
 use crate::error::{Exit, Outcome};
 use crate::run::{Notice, Run, StopReason, Unreachable};
 use crate::show::bar::{NAME_MAX, budget_lines, is_lower_bound};
-use crate::show::text::{Style, duration, plural};
+use crate::show::text::{Style, plural, seconds};
 
 /// What to report where a stream has ended without any usage in it.
+// The usual reason is that both options are missing: `claude -p` alone prints text.
 pub(crate) const NO_USAGE: &str = "no usage in the stream; run claude with --output-format stream-json --verbose";
 
-/// The text of a notice, without the program's name before it. Figures are exact: rounded ones would
-/// have 5.0K exceed 5.0K.
+/// The text of a notice, without the program's name before it.
 pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
+    // Figures are exact: rounded ones would have 5.0K exceed 5.0K.
     match notice {
         Notice::Budget(Threshold::WarnAt, budget, lower) => {
             let used = used(budget, *lower, style);
@@ -32,7 +33,7 @@ pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
         }
         Notice::Unfit(unfit) => unfitting(unfit, run, style),
         Notice::Unreachable(Unreachable::Grace(grace)) => {
-            let grace = duration(*grace);
+            let grace = seconds(grace.as_secs_f64());
             format!("the ledger has been unreachable for {grace} (--offline-grace); stopping (--mode block)")
         }
         Notice::Unreachable(Unreachable::Reservation) => {
@@ -50,14 +51,15 @@ fn name(budget: &Budget, style: Style) -> String {
     }
 }
 
-/// `910 of 1,000 tokens`
 fn used(budget: &Budget, is_lower_bound: bool, style: Style) -> String {
     let used = in_full(budget.unit, budget.used);
+    // `950 of 1,000 tokens`: the unit stands once.
     let used = style.at_least(is_lower_bound, used.trim_end_matches(" tokens"));
     format!("{used} of {}", in_full(budget.unit, budget.limit))
 }
 
 /// What follows: `block` in block mode.
+// It names the option each time: whoever reads the line in a log wonders why the run went on.
 fn then(run: &Run, block: &str) -> String {
     match run.mode {
         Mode::Warn => "going on (--mode warn)".to_owned(),
@@ -94,6 +96,7 @@ fn finding_text(finding: &Finding, run: &Run, style: Style) -> String {
         Finding::CarriedOver(tokens) => {
             let all = exact(Classes::default().count(tokens));
             let Tokens { input, output, cache_write, cache_read } = tokens;
+            // By class, so that one can see in the vendor's figures what was left out.
             format!(
                 "resumed session: took off {all} tokens that earlier processes spent (input {input}, output {output}, \
                  cache-write {cache_write}, cache-read {cache_read})"
@@ -114,6 +117,7 @@ fn priced_as(run: &Run, style: Style) -> String {
 pub(crate) fn report(run: &Run, exit: Exit, style: Style) -> String {
     let name = run.name.as_deref().map_or(String::new(), |name| format!("{} ", style.label(name, NAME_MAX)));
     let (messages, lines) = (plural(run.meter.messages(), "message"), plural(run.lines(), "line"));
+    // With the program's name, since on a terminal it stands among the output of others.
     let mut out = format!("budget-tee: {name}{}: {messages}, {lines}\n", outcome(run, exit));
     for line in budget_lines(run.budgets.all().iter(), run.counted(), |budget| is_lower_bound(run, budget), style) {
         let _ = writeln!(out, "{line}");

@@ -1,11 +1,9 @@
 //! The screen: the one owner of stderr.
 //!
-//! On a terminal the bars stand below the cursor, which stays where it was: whatever else writes to
-//! the terminal (the command, the next program of the pipeline) goes on there, and none of its lines
-//! is lost when the window is resized. Elsewhere a line is printed when a budget enters a new tenth.
+//! On a terminal the bars stand below the cursor, which stays where it was. Elsewhere a line is printed
+//! when a budget enters a new tenth.
 //!
-//! Nothing here fails and nothing waits for long: what stderr does not take is dropped, so that a full
-//! disk, a closed descriptor or a reader that has stalled costs neither data nor time.
+//! Nothing here fails and nothing waits for long: what stderr does not take is dropped.
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,13 +17,17 @@ use rustix::termios::{isatty, tcgetwinsize};
 
 use crate::show::text::Style;
 
-/// What a pipe takes without blocking once poll says that it is writable (`PIPE_BUF`).
+/// How much is written at once, in bytes.
+// PIPE_BUF: a pipe takes so much without blocking once poll says that it is writable. More could block,
+// where stderr cannot be opened a second time.
 const WRITE_MAX: usize = 4096;
 
 /// How much may wait for stderr, give or take a line, in bytes.
+// Enough for every message of a run; a reader that has stalled must not fill the memory.
 const UNWRITTEN_MAX: usize = 64 * 1024;
 
 /// How long the final report may wait for a reader of stderr.
+// All else is tried again with the next frame; after the report nothing follows.
 const REPORT_WAIT: Duration = Duration::from_millis(250);
 
 /// The width of a terminal that does not know its own.
@@ -54,8 +56,8 @@ pub struct Screen {
     medium: Medium,
     color: bool,
     unicode: bool,
-    /// Stderr opened a second time, non-blocking, since other processes share the flags of the first;
-    /// `None` where that fails or is not needed.
+    /// Stderr opened a second time, non-blocking; `None` where that fails or is not needed.
+    // O_NONBLOCK belongs to what was opened, which the shell and the rest of the pipeline share.
     own: Option<OwnedFd>,
     /// This budget-tee holds the lock on the terminal; no other one draws there.
     owns_terminal: bool,
@@ -75,6 +77,7 @@ impl Screen {
     /// Takes over stderr. With `quiet` only the lines of [`Screen::say`] are printed.
     pub(crate) fn new(quiet: bool, color: bool, unicode: bool) -> Self {
         let terminal = isatty(stderr());
+        // Emacs' shell says `dumb`, and prints escape codes as text.
         let steerable = terminal && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
         let medium = match (quiet, steerable) {
             (true, _) => Medium::Quiet,
@@ -86,11 +89,13 @@ impl Screen {
             let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             open("/proc/self/fd/2", flags, Mode::empty()).ok()
         };
+        // By device: two terminals may be open, as with `2>/dev/pts/7`.
         let device = |fd| fstat(fd).map(|stat| stat.st_rdev);
         Screen {
             medium,
             color,
             unicode,
+            // A file never blocks, and opened again it would be written from its beginning.
             own: if terminal || pipe() { reopen() } else { None },
             owns_terminal: false,
             shares_stdout: terminal && isatty(stdout()) && device(stdout()) == device(stderr()),
@@ -113,25 +118,31 @@ impl Screen {
 
     /// How to render for this screen, at its present width.
     pub(crate) fn style(&self) -> Style {
+        let columns =
+            || tcgetwinsize(stderr()).ok().map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0);
         let width = match self.medium {
-            // The last column is left free: some terminals wrap when it is written.
-            Medium::Terminal => self.columns().saturating_sub(1),
+            // Asked each time, since the window may be resized. The last column is left free: some terminals
+            // wrap when it is written.
+            Medium::Terminal => columns().unwrap_or(WIDTH_UNKNOWN).saturating_sub(1),
             Medium::Plain | Medium::Quiet => usize::MAX,
         };
         Style { color: self.color, unicode: self.unicode, width }
     }
 
-    /// Shows how the budgets stand.
-    pub(crate) fn show(&mut self, frame: &Frame) {
+    /// Shows how the budgets stand. Returns whether something still waits for stderr.
+    pub(crate) fn show(&mut self, frame: &Frame) -> bool {
         // Once stderr takes text again, the next frame is newer than this one.
         if !self.flush(Duration::ZERO) {
-            return;
+            return true;
         }
         let draws = self.medium == Medium::Terminal && self.claim_terminal();
         match self.medium {
             Medium::Quiet => {}
             _ if draws => {
                 let rows = frame.lines.len();
+                // Below the cursor, and not above as progress bars often are: the command and the next
+                // program of the pipeline write to the same terminal and know nothing of the bars. Their
+                // text goes on where it was, and none of it is lost when the window is resized.
                 // IND and CUU make room below and come back; DECSC and DECRC keep the cursor.
                 let mut text = format!("{}\x1b[{rows}A\x1b7\x1b[K", "\x1bD".repeat(rows));
                 for line in &frame.lines {
@@ -153,16 +164,16 @@ impl Screen {
                 self.put_lines(&text, Duration::ZERO);
             }
         }
+        !self.unwritten.is_empty()
     }
 
     /// Whether bars may be drawn. Of several budget-tees on one terminal the first draws; the others
     /// print lines as they do without a terminal, until it has ended.
     fn claim_terminal(&mut self) -> bool {
-        self.owns_terminal = self.owns_terminal
-            || self
-                .own
-                .as_ref()
-                .is_none_or(|own| flock(own, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK));
+        // By a lock on the terminal's device, which ends with its holder. Where no lock can be had, bars that
+        // overlap are better than none.
+        let lock = |own| flock(own, FlockOperation::NonBlockingLockExclusive);
+        self.owns_terminal |= self.own.as_ref().is_none_or(|own| lock(own) != Err(Errno::WOULDBLOCK));
         self.owns_terminal
     }
 
@@ -175,18 +186,23 @@ impl Screen {
 
     /// Prints a line, with the program's name before it; the bars make way.
     pub(crate) fn say(&mut self, text: &str) {
-        let erased = self.erased();
-        let fresh_line = if self.shares_stdout() && !self.at_line_start { "\r\n" } else { "" };
+        let fresh_line = self.fresh_line();
         self.at_line_start = true;
-        self.put_lines(&format!("{erased}{fresh_line}budget-tee: {text}\n"), Duration::ZERO);
+        self.put_lines(&format!("{fresh_line}budget-tee: {text}\n"), Duration::ZERO);
     }
 
     /// Prints the report in place of the bars, where it is wanted.
     pub(crate) fn finish(&mut self, report: &str) {
-        let erased = self.erased();
-        let fresh_line = if self.shares_stdout() && !self.at_line_start { "\r\n" } else { "" };
         let report = if self.is_quiet() { "" } else { report };
-        self.put_lines(&format!("{erased}{fresh_line}{report}"), REPORT_WAIT);
+        let text = self.fresh_line() + report;
+        self.put_lines(&text, REPORT_WAIT);
+    }
+
+    /// What removes the bars and ends a line of forwarded text that has not ended.
+    fn fresh_line(&mut self) -> String {
+        let ends_line = self.shares_stdout() && !self.at_line_start;
+
+        self.erased().to_owned() + if ends_line { "\r\n" } else { "" }
     }
 
     /// Erases the bars for forwarded text on the same terminal.
@@ -200,19 +216,9 @@ impl Screen {
         self.at_line_start = last == b'\n';
     }
 
-    fn columns(&self) -> usize {
-        let columns = tcgetwinsize(stderr()).map(|size| usize::from(size.ws_col));
-        columns.ok().filter(|&columns| columns > 0).unwrap_or(WIDTH_UNKNOWN)
-    }
-
     /// What removes the bars from the terminal.
     fn erased(&mut self) -> &'static str {
         if std::mem::take(&mut self.drawn) { "\x1b[J" } else { "" } // ED
-    }
-
-    /// Whether something still waits for stderr.
-    pub(crate) fn is_behind(&self) -> bool {
-        !self.unwritten.is_empty()
     }
 
     /// Writes complete lines; over the bars of another budget-tee, where it has the terminal.
@@ -226,6 +232,7 @@ impl Screen {
 
     fn put(&mut self, text: &str, wait: Duration) {
         if self.unwritten.len() > UNWRITTEN_MAX {
+            // What is new is dropped and not what waits, which may be a line that is half written.
             return;
         }
         self.unwritten.extend_from_slice(text.as_bytes());

@@ -48,6 +48,7 @@ impl<'a> Status<'a> {
     }
 
     /// Seconds until a budget is used up at the present pace.
+    // The pace of the last hour, window or not: a run comes in bursts, and minutes would tell nothing.
     fn spent_in(&self, budget: &Budget) -> Option<f64> {
         let pace = self.pace(budget.command.as_deref()).get(budget.unit);
         #[expect(clippy::cast_precision_loss, reason = "an estimate for reading")]
@@ -57,6 +58,7 @@ impl<'a> Status<'a> {
 
     /// Seconds until a budget that is used up has room again, as the window moves on.
     fn room_in(&self, budget: &Budget) -> Option<f64> {
+        // At the limit itself there is no room yet.
         let below = budget.limit.saturating_sub(1);
         let name = budget.command.as_deref();
         let of = |spend: &Spend| Amounts::of(spend, self.classes).get(budget.unit);
@@ -66,8 +68,6 @@ impl<'a> Status<'a> {
     fn reserved(&self) -> Amounts {
         self.alive.iter().fold(Amounts::default(), |sum, run| sum.plus(run.reserved))
     }
-
-    /// The tokens of each command.
     fn commands(&self) -> impl Iterator<Item = (&str, u64)> {
         let names = self.book.by_command().filter_map(|(name, _)| name);
         names.map(|name| (name, self.classes.count(&self.spent(Some(name)).tokens)))
@@ -103,6 +103,7 @@ pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
     out.push_str(&classes_line(&total.tokens, status.classes));
     let models = status.book.by_model();
     if status.window.is_some() && !models.sum().is_zero() {
+        // What was spent when is kept by command only: by model too, it would be as many sums again.
         out.push_str("models    since the beginning\n");
     }
     out.push_str(&model_lines(models, style));
@@ -143,6 +144,7 @@ fn both(amounts: Amounts) -> String {
 }
 
 /// The report for scripts. Tokens are those of the window; models are counted since the beginning.
+// Its keys are a promise to scripts: they have names of their own here, whatever the code calls them.
 #[derive(Debug, Serialize)]
 struct Facts<'a> {
     v: u32,
@@ -181,12 +183,18 @@ struct AliveRun<'a> {
 }
 
 /// The report as one line of JSON.
-pub fn json(status: &Status<'_>, ledger: &str) -> serde_json::Result<Vec<u8>> {
+pub fn json<'a>(status: &'a Status<'_>, ledger: &str) -> serde_json::Result<Vec<u8>> {
     let total = status.spent(None);
     let budget_status = |budget| BudgetStatus {
         facts: BudgetFacts::of(budget),
         spent_in_seconds: status.spent_in(budget),
         room_in_seconds: status.room_in(budget),
+    };
+    let alive = |OpenRun { id, name, reserved }: &'a OpenRun| AliveRun {
+        run: id,
+        name: name.as_deref(),
+        reserved: reserved.tokens,
+        reserved_usd: dollars(reserved.micro_usd),
     };
     let (reserved, pace) = (status.reserved(), status.pace(None));
     json_line(&Facts {
@@ -200,7 +208,7 @@ pub fn json(status: &Status<'_>, ledger: &str) -> serde_json::Result<Vec<u8>> {
         models: status.book.by_model().iter().map(|(model, spend)| (model.as_str(), *spend)).collect(),
         budgets: status.budgets.all().iter().map(budget_status).collect(),
         commands: status.commands().collect(),
-        alive: status.alive.iter().map(AliveRun::of).collect(),
+        alive: status.alive.iter().map(alive).collect(),
         reserved: reserved.tokens,
         reserved_usd: dollars(reserved.micro_usd),
         tokens_last_hour: pace.tokens,
@@ -208,15 +216,4 @@ pub fn json(status: &Status<'_>, ledger: &str) -> serde_json::Result<Vec<u8>> {
         broken_lines: status.book.broken(),
         at: (status.now * 1000.0).round() / 1000.0,
     })
-}
-
-impl AliveRun<'_> {
-    fn of(run: &OpenRun) -> AliveRun<'_> {
-        AliveRun {
-            run: &run.id,
-            name: run.name.as_deref(),
-            reserved: run.reserved.tokens,
-            reserved_usd: dollars(run.reserved.micro_usd),
-        }
-    }
 }

@@ -6,12 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::amount::{Unit, dollars};
-use crate::budget::Budget;
+use crate::budget::{Budget, Mode};
 use crate::count::tokens::{Spend, Tokens};
 use crate::error::{Exit, Outcome};
 use crate::run::{Run, StopReason};
 
 /// A figure in its unit: whole tokens, or dollars.
+// Not a float for both: a script that compares tokens must see 5000 and not 5000.0.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Figure {
@@ -35,8 +36,8 @@ struct Summary<'a> {
     outcome: Outcome,
     exit_code: i32,
     name: Option<&'a str>,
-    mode: &'static str,
-    stopped_by: Option<&'static str>,
+    mode: Mode,
+    stopped_by: Option<StopReason>,
     lower_bound: bool,
     tokens: Counted,
     usd: f64,
@@ -99,8 +100,9 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
         outcome,
         exit_code: exit.code(),
         name: run.name.as_deref(),
-        mode: run.mode.name(),
-        stopped_by: run.stop_reason().filter(|_| outcome == Outcome::Stopped).map(reason_name),
+        mode: run.mode,
+        // A signal or a failure may end a run that was being stopped.
+        stopped_by: run.stop_reason().filter(|_| outcome == Outcome::Stopped),
         lower_bound: run.meter.is_lower_bound(),
         tokens: Counted { input, output, cache_write, cache_read, counted: run.counted() },
         usd: dollars(micro_usd),
@@ -119,6 +121,7 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
 /// A value as one line of JSON.
 pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let mut json = serde_json::to_vec(value)?;
+    // One line, so that summaries that are appended to one file are a stream for jq.
     json.push(b'\n');
     Ok(json)
 }
@@ -127,12 +130,4 @@ pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 fn unix(at: SystemTime) -> f64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_secs_f64() * 1000.0).round() / 1000.0
-}
-
-fn reason_name(reason: StopReason) -> &'static str {
-    match reason {
-        StopReason::Budget => "budget",
-        StopReason::Unpriced => "unpriced",
-        StopReason::Ledger => "ledger",
-    }
 }

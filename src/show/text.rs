@@ -5,7 +5,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::time::Duration;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -24,6 +23,7 @@ impl Style {
     /// Text from outside as this device can show it.
     pub(crate) fn shown(self, text: &str) -> String {
         let cleaned = clean(text);
+        // A name of nothing but controls: a blank would look like a defect of the report.
         if cleaned.is_empty() && !text.is_empty() {
             return "?".to_owned();
         }
@@ -36,6 +36,7 @@ impl Style {
         if text.width() <= width {
             return text;
         }
+        // By columns and not characters, which may take two columns or none.
         let dots = if self.unicode { "…" } else { "~" };
         cut(&text, width.saturating_sub(1)) + dots
     }
@@ -50,10 +51,10 @@ impl Style {
     }
 }
 
-/// Text from outside, without anything that could steer a terminal: control characters, the C1 set
-/// (an 8-bit CSI starts an escape sequence as well as ESC does) and bidirectional controls, which
-/// could make `exceeded` read as something else.
+/// Text from outside, without anything that could steer a terminal.
 pub fn clean(text: &str) -> String {
+    // Control characters, C1 among them: an 8-bit CSI starts an escape sequence as well as ESC does. And
+    // bidirectional controls, which could make `exceeded` read as something else.
     let steers = |c: char| {
         c.is_control()
             || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -76,17 +77,13 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     text.chars().take_while(fits).collect()
 }
 
-/// The columns that a text takes.
-pub(crate) fn width(text: &str) -> usize {
-    text.width()
-}
-
 /// The system's words for an error: `No such file or directory`.
 pub(crate) fn reason(error: impl Into<io::Error>) -> String {
     without_number(&error.into().to_string())
 }
 
 /// An error's text without the ` (os error 2)` that the standard library adds.
+// The coreutils do not print it, and the words say the same.
 pub(crate) fn without_number(text: &str) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
@@ -110,9 +107,4 @@ pub(crate) fn seconds(seconds: f64) -> String {
         3_600..86_400 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "m"),
         _ => two(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
     }
-}
-
-/// A duration as people read it; see [`seconds`].
-pub(crate) fn duration(duration: Duration) -> String {
-    seconds(duration.as_secs_f64())
 }

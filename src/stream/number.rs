@@ -1,8 +1,8 @@
 //! JSON numbers of any form and length, as counts and as money.
 
 /// A JSON number as a count: a negative one is zero, a fraction is rounded up, overflow saturates.
-///
-/// It works on the digits, since a float has neither the range nor the precision.
+// On the digits, since a float has neither the range nor the precision: 1e400 is a JSON number, and
+// 2^53 + 1 is no float. A fraction counts as more, so that a budget errs on the safe side.
 pub(crate) fn count(text: &str) -> u64 {
     if let Ok(count) = text.parse() {
         return count;
@@ -33,6 +33,7 @@ fn round_up(text: &str) -> Option<u64> {
     let leading = all.len() - digits.len();
     let point = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()? + exponent;
     match usize::try_from(point) {
+        // 0.0…1 is a fraction: one. More than 20 digits are more than a u64 holds.
         Err(_) | Ok(0) => Some(1),
         Ok(21..) => Some(u64::MAX),
         Ok(point) => {

@@ -16,22 +16,26 @@ use crate::process::wake::{Wake, lock};
 use crate::run::Run;
 use crate::show::screen::Screen;
 
-/// What one read takes at most, in bytes. Twice as much was measured to be slower in all but the
-/// number of calls: it has left the processor's nearer caches before it is written.
+/// What one read takes at most, in bytes.
+// Twice as much was measured to be slower in all but the number of calls: it has left the processor's
+// nearer caches before it is written.
 const BUFFER: usize = 128 * 1024;
 
-/// A read of so many bytes has emptied a pipe that was full; Linux makes them of this size.
+/// A read of so many bytes has emptied a pipe that was full.
+// Linux makes them of this size, by pipe(7).
 const FULL: usize = 64 * 1024;
 
-/// After so many full pipes in a row the load is sustained, and wider pipes carry it better. Pipes are
-/// not widened before: a wide one weakens the back-pressure on a live filter's writer.
+/// After so many full pipes in a row the load is sustained, and wider pipes carry it better.
+// Pipes are not widened before: a wide one weakens the back-pressure on a live filter's writer, which
+// would run further ahead of the line that stops it.
 const SUSTAINED: u32 = 8;
 
-/// What pipes are widened to, in bytes: the most that Linux allows without privileges.
+/// What pipes are widened to, in bytes.
+// The most that Linux allows without privileges, by /proc/sys/fs/pipe-max-size.
 const WIDE: usize = 1024 * 1024;
 
-/// How much is still read once the relay is to finish, in bytes: as much as a wide pipe may hold. A
-/// writer that never pauses would keep it going for ever otherwise.
+/// How much is still read once the relay is to finish, in bytes.
+// As much as a wide pipe may hold: a writer that never pauses would keep it going for ever.
 const LEFT_OVER: usize = 1024 * 1024;
 
 /// Why the relay ended.
@@ -75,6 +79,8 @@ impl Relay<'_> {
         let mut left_over = LEFT_OVER;
         let mut full = 0_u32;
         loop {
+            // A read cannot be interrupted by another thread: where that may be needed, the input is waited for
+            // by a poll, together with the flag.
             if self.can_be_stopped && self.waits_in_vain(&input) {
                 return End::Stopped;
             }
@@ -93,6 +99,7 @@ impl Relay<'_> {
             if self.finish.is_raised() {
                 left_over = left_over.saturating_sub(bytes.len());
             }
+            // Sizes of reads tell the load without a clock: a slow writer's reads are short.
             full = if bytes.len() < FULL { 0 } else { full.saturating_add(1) };
             if full == SUSTAINED {
                 widen(&input);
@@ -124,6 +131,8 @@ impl Relay<'_> {
                 self.news.raise();
             }
             let (taken, rest) = bytes.split_at(fed.taken);
+            // A filter has no child to end: it stops by closing both sides. A wrapper goes on, since what the
+            // child still writes was spent, and may hold its `result`.
             let ends = fed.stops && self.ends_at_stop;
             if ends {
                 give_back(&input, rest.len());
@@ -143,6 +152,7 @@ impl Relay<'_> {
 
     fn forward(&self, bytes: &[u8], output: impl AsFd) -> Result<(), Errno> {
         let Some(screen) = self.terminal else { return write_all(output, bytes) };
+        // Held while it writes, or bars would be drawn into the middle of a line.
         let mut screen = lock(screen);
         screen.make_way();
         write_all(output, bytes)?;
@@ -174,9 +184,10 @@ impl Relay<'_> {
     }
 }
 
-/// Sets a file back to where the bytes that were not taken begin, for whoever reads on. Where the
-/// input is not a file, seek fails, and there is nothing to set back.
+/// Sets a file back to where the bytes that were not taken begin.
 fn give_back(input: impl AsFd, count: usize) {
+    // POSIX wants a utility that stops early to leave the offset behind what it has processed, as in
+    // `(budget-tee; cat) <FILE`. Of what is not a file, seek fails, and there is nothing to set back.
     if let Ok(count @ 1..) = i64::try_from(count) {
         let _ = seek(input, SeekFrom::Current(-count));
     }
@@ -189,9 +200,10 @@ fn widen(pipe: impl AsFd) {
     }
 }
 
-/// Writes all of `bytes`. Node leaves O_NONBLOCK on pipes that it shared, so that a write may have to
-/// be waited for.
+/// Writes all of `bytes`.
 fn write_all(output: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
+    // To the descriptor: `std::io::stdout` holds back a line that has not ended, and its `write_all` fails
+    // on a pipe that does not block. Node leaves O_NONBLOCK on pipes that it shared when it is killed.
     while !bytes.is_empty() {
         match write(&output, bytes) {
             Ok(written) => bytes = &bytes[written..],

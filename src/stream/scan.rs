@@ -1,8 +1,7 @@
 //! The scanner: finds the wanted values of each line, by path, while the bytes pass.
 //!
 //! It takes whatever a read gave and keeps its place between reads, so that no line has to be in
-//! memory: one of any length and any nesting costs the same few kilobytes. `paths` says which values
-//! are wanted; what is not wanted need not even be valid JSON.
+//! memory. `paths` says which values are wanted; what is not wanted need not even be valid JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,6 +16,9 @@ use crate::stream::record::{Record, WANTED_MAX};
 const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
 /// An incremental scanner of lines; see [`Scanner::next_line`].
+// Why not serde_json: its `Value` fails at depth 128, on lone surrogates and on bad UTF-8, and a typed
+// struct loses the whole line on one odd number or one duplicate key. Here a line of any length and any
+// nesting costs the same few kilobytes, and an odd value costs itself.
 #[derive(Debug)]
 pub struct Scanner {
     state: State,
@@ -78,6 +80,7 @@ impl Scanner {
     /// Scans through the next newline and takes those bytes off `bytes`. Returns `None` where the
     /// bytes end first: the next call goes on where this one stopped.
     pub fn next_line(&mut self, bytes: &mut &[u8]) -> Option<Scanned<'_>> {
+        // Not at the end of the line before: its record is still being read then.
         if self.state == State::Before(0) && !self.begun {
             self.record.clear();
         }
@@ -210,6 +213,9 @@ impl Scanner {
 
     /// Inside a string: goes to its end, to the newline that breaks it, or to the end of the bytes.
     fn text(&mut self, bytes: &[u8], kept: bool) -> usize {
+        // From quote to quote: almost all bytes of a stream are in strings, and memchr passes over them in
+        // vector steps. A quote counts by the backslashes before it; the newline ends the line
+        // whatever was open, so that a broken one costs itself alone.
         let start = usize::from(std::mem::take(&mut self.escape));
         let mut from = start;
         let end = loop {
@@ -253,6 +259,7 @@ impl Scanner {
                     return State::Colon(Step::Skip);
                 };
                 let step = self.record.key(node, &key);
+                // `open` takes the name of a model from the text.
                 if let Cow::Owned(key) = key {
                     self.text = key.into_bytes();
                 }
@@ -285,9 +292,10 @@ impl Scanner {
         part.len()
     }
 
-    /// Inside an object or array that is not wanted. Brackets and braces are not told apart: what is
-    /// skipped need not be valid.
+    /// Inside an object or array that is not wanted.
     fn nested(&mut self, bytes: &[u8], mut depth: u64) -> usize {
+        // A counter and no stack: 100,000 levels cost nothing. Brackets and braces are not told apart, since
+        // what is skipped need not be valid.
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
                 b'"' => {
@@ -325,8 +333,9 @@ fn ends_in_escape(text: &[u8]) -> bool {
 }
 
 /// The characters of a JSON string between its quotes; `None` where it is too long to be wanted.
-/// Bytes that are not UTF-8 and lone surrogates are replaced, so that equal strings stay equal.
 fn decode(raw: &[u8], escaped: bool) -> Option<Cow<'_, str>> {
+    // Bytes that are not UTF-8 and lone surrogates are replaced and not refused: an id with one must still
+    // be equal to itself.
     if raw.len() > WANTED_MAX {
         return None;
     }

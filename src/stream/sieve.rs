@@ -1,10 +1,7 @@
 //! The sieve: skips the lines that cannot count, by words that a line that counts must contain.
 //!
-//! A chunk is searched as a whole, and the bounds of a line are looked up only where a word was found;
-//! such a line goes through the [`Scanner`], which decides. The meter counts nothing from a line
-//! without one of these words, spelled out or with an escape, so that skipping the others changes no
-//! total. The start of a line that goes on in the next chunk is kept; a line that becomes too long for
-//! that goes through the scanner as it comes, which needs no line in memory.
+//! A line with such a word goes through the [`Scanner`], which decides. The meter counts nothing from a
+//! line without one, spelled out or with an escape, so that skipping the others changes no total.
 
 use aho_corasick::Span;
 use aho_corasick::packed::Searcher;
@@ -12,14 +9,17 @@ use memchr::{memchr, memchr_iter, memrchr};
 
 use crate::stream::scan::{Scanned, Scanner};
 
-/// How much of a line is kept until its end comes, in bytes. Almost all lines are shorter.
+/// How much of a line is kept until its end comes, in bytes.
+// Almost all lines are shorter. A longer one goes through the scanner as it comes, which needs no line in
+// memory.
 const KEPT_MAX: usize = 256 * 1024;
 
 /// How escapes of letters and the underscore begin: they are `\u0041` to `\u007a`.
 const ESCAPES: [&str; 4] = ["\\u004", "\\u005", "\\u006", "\\u007"];
 
-/// The words, by their last three bytes, which is what is searched for: longer needles were slower.
-/// In JSON inside a string the quote behind a key is escaped, so that imitations are not found.
+/// The words, by their last three bytes, which is what is searched for.
+// Longer needles were slower. In JSON inside a string the quote behind a key is escaped, so that imitations
+// are not found. Each word that the meter looks at must stand here.
 const WORDS: [(&str, &[&str]); 7] = [
     // Tokens.
     ("ge\"", &["\"usage\"", "\"modelUsage\""]),
@@ -147,6 +147,8 @@ impl Sieve {
     fn take_complete(&mut self, chunk: &mut Chunk<'_>) -> bool {
         let from = chunk.at;
         let lines = &chunk.bytes[..chunk.complete];
+        // All lines at once, and the bounds of one only where a word was found: in a stream of text most
+        // lines have none, and one pass over the chunk does.
         let Some(found) = self.find(lines, from) else {
             self.lines += count_lines(&lines[from..]);
             chunk.at = chunk.complete;

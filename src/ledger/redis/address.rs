@@ -1,5 +1,5 @@
 //! The address of a ledger on a server: `redis://[[USER]:PASSWORD@]HOST[:PORT]/DB/NAME`, `rediss:` for
-//! TLS, or `valkey:`. It is always shown without its password.
+//! TLS, or `valkey:`.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,16 +15,18 @@ const SCHEMES: [&str; 4] = ["redis://", "rediss://", "valkey://", "valkeys://"];
 const FORM: &str = "want redis://HOST[:PORT]/DB/NAME, or rediss:// for TLS; NAME of letters, digits and . _ -; \
                     other characters of a password as %XX";
 
-/// A lease is so much longer than a run may go on without the server: its reservation is still held
-/// when it returns.
+/// How much longer a lease is than a run may go on without the server.
+// Its reservation is still held when it finds the server again.
 const SPARE: Duration = Duration::from_secs(10);
 
 /// Where a ledger is on which server, and how it is used.
 #[derive(Clone)]
 pub struct Address {
     shown: String,
-    prefix: String,
-    info: ConnectionInfo,
+    /// What the names of its keys begin with.
+    pub(crate) prefix: String,
+    /// What the client needs to connect, the password included.
+    pub(crate) info: ConnectionInfo,
     /// How long a run in block mode goes on while the server is unreachable.
     pub(crate) grace: Duration,
     /// How long the ledger is kept when no run uses it: zero is for ever, `None` leaves it as it is.
@@ -32,8 +34,9 @@ pub struct Address {
 }
 
 impl Address {
-    /// Parses an address; `password` is used where it has none in it. The error repeats nothing of the
-    /// address, which may hold a password in the wrong place.
+    /// Parses an address; `password` is used where it has none in it.
+    // The error repeats nothing of the address, which may hold a password in the wrong place: an unquoted
+    // `/` or `@` in one moves its rest to the host or the path.
     pub fn parse(
         text: &str,
         password: Option<&str>,
@@ -62,28 +65,15 @@ impl Address {
             return Err("it has a user and no password; give it in BUDGET_TEE_LEDGER_PASSWORD".to_owned());
         }
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        // The braces are a hash tag: a cluster keeps keys with the same one on one server, as a script needs.
         let (shown, prefix) = (clean(&format!("{scheme}{host}/{db}/{name}")), format!("budget-tee:{{{name}}}"));
         Ok(Address { shown, prefix, info, grace, expiry })
-    }
-
-    /// What the names of its keys begin with. The braces are a hash tag: a cluster keeps keys with the
-    /// same one together.
-    pub(crate) fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
-    /// What the client needs to connect.
-    pub(crate) fn info(&self) -> ConnectionInfo {
-        self.info.clone()
     }
 
     /// How long a reservation is held after its run was last heard of.
     pub(crate) fn lease(&self) -> Duration {
         self.grace.saturating_add(SPARE)
     }
-}
-
-impl Address {
     /// Whether an address has a password in it.
     pub(crate) fn has_password(text: &str) -> bool {
         Address::parse(text, None, Duration::ZERO, None)
@@ -97,9 +87,10 @@ impl fmt::Display for Address {
     }
 }
 
+// Not derived: that would show the password.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,14 +1,14 @@
 //! A ledger on a Redis or Valkey server, for runs on many machines.
 //!
 //! The server takes each step as one script, with nothing in between, and by its own clock. A worker
-//! carries what this run spends and brings what all spend, so that only the start and the end wait. A
-//! reservation is a lease that its run renews.
+//! carries what this run spends and brings what all spend. A reservation is a lease that its run renews.
 
 pub mod address;
 pub(crate) mod protocol;
 pub(crate) mod worker;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::count::tally::Tally;
@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
 use crate::ledger::redis::address::Address;
 use crate::ledger::redis::protocol::{Answer, CallTerms, Verb};
-use crate::ledger::redis::worker::WorkerHandle;
+use crate::ledger::redis::worker::Post;
 use crate::ledger::store::{Admission, LEDGER_WAIT, Member, Reach, Request, Store, unrecorded};
 use crate::show::text::reason;
 
@@ -26,7 +26,7 @@ use crate::show::text::reason;
 pub(crate) struct ServerStore {
     member: Member,
     book: Book,
-    worker: WorkerHandle,
+    worker: Arc<Post>,
     grace: Duration,
     /// What is recorded of this run.
     own: Spend,
@@ -43,8 +43,8 @@ pub(crate) struct ServerStore {
 impl ServerStore {
     /// Prepares to use the ledger at `address`; the server is not called yet.
     pub(crate) fn open(address: &Address, member: Member) -> Result<Self, Error> {
-        let terms = CallTerms::new(&member, address.lease(), address.expiry);
-        let worker = WorkerHandle::start(address, terms)
+        let terms = CallTerms { member: member.clone(), lease: address.lease(), expiry: address.expiry };
+        let worker = Post::start(address, terms)
             .map_err(|why| Error::Failed(format!("cannot use ledger {address}: {}", reason(why))))?;
         Ok(ServerStore {
             book: Book::new(member.window),
@@ -69,12 +69,15 @@ impl ServerStore {
 
     fn take_in(&mut self, answer: &Answer, now: f64) {
         self.own = answer.own;
+        // As after a restart of a server that keeps nothing on disk, or when the ledger has expired.
         self.is_reborn |= !self.born.is_empty() && self.born != answer.born;
         self.born.clone_from(&answer.born);
         self.ahead = answer.now + answer.arrived.elapsed().as_secs_f64() - now;
     }
 
     fn enter(&mut self, answer: &Answer) {
+        // Another life of the ledger, or the worker's first answer on a new connection: what is not in it is
+        // no longer there.
         if answer.is_whole {
             self.book = Book::new(self.member.window);
         }
@@ -102,7 +105,7 @@ impl Store for ServerStore {
     fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Error> {
         self.worker.ask(request.clone());
         let answer = self.call(Verb::Admit, LEDGER_WAIT, now);
-        // Warn mode starts without an answer too.
+        // Warn mode starts without an answer too; the worker goes on trying.
         let starts = answer.as_ref().map_or(!request.must_fit(), |answer| answer.admission.admitted);
         if starts {
             self.worker.start_run(!request.rooms.is_empty());
@@ -129,16 +132,16 @@ impl Store for ServerStore {
     fn leave(&mut self, spend: &Tally<String>, now: f64, wait: Duration) -> Result<(), Error> {
         self.worker.hand_over(spend);
         match self.call(Verb::Leave, wait, now) {
-            Ok(answer) => {
-                self.enter(&answer);
-                Ok(())
+            Ok(answer) => self.enter(&answer),
+            Err(error) => {
+                let missing = spend.sum().minus(self.own);
+                // Else only the end is missing, and the reservation ends with its lease.
+                if Classes::default().count(&missing.tokens) > 0 {
+                    return Err(unrecorded(error, missing));
+                }
             }
-            Err(error) => match spend.sum().minus(self.own) {
-                // The reservation ends with its lease; nothing else is missing.
-                missing if Classes::default().count(&missing.tokens) == 0 => Ok(()),
-                missing => Err(unrecorded(error, missing)),
-            },
         }
+        Ok(())
     }
 
     fn alive(&self, classes: Classes) -> Vec<OpenRun> {
@@ -158,12 +161,12 @@ impl Store for ServerStore {
     }
 
     fn note(&mut self) -> Option<String> {
-        let location = self.worker.location();
+        let location = &self.worker.location;
         std::mem::take(&mut self.is_reborn)
             .then(|| format!("ledger {location} was made anew: it no longer has what runs that have ended spent"))
     }
 
     fn wake(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.worker.wake())
+        Some(self.worker.wake.as_fd())
     }
 }

@@ -1,11 +1,10 @@
 //! What a ledger on a server is asked, and what it answers. It touches no socket.
 //!
-//! `script.lua` is the other end of this. Figures on a server are exact up to [`FIGURE_MAX`] and stop
-//! there, since its scripts calculate with doubles.
+//! `script.lua` is the other end of this.
 
 use std::time::{Duration, Instant};
 
-use redis::{FromRedisValue, ParsingError, RedisResult, Value};
+use redis::{FromRedisValue, ParsingError, Value};
 use serde::Serialize;
 
 use crate::amount::{Amounts, Unit};
@@ -16,9 +15,11 @@ use crate::ledger::book::{Book, OpenRun, PACE_OVER, seconds};
 use crate::ledger::store::{Admission, Member, Request};
 
 /// The highest figure: 2^53 - 1.
+// The server's scripts calculate with doubles, which hold every whole number up to this one.
 const FIGURE_MAX: u64 = (1 << 53) - 1;
 
 /// How long a reservation is held until its run is heard of for the first time after its admission.
+// A run that never gets the answer never renews it: then the room that it took is free again soon.
 const FIRST_LEASE: Duration = Duration::from_secs(15);
 
 /// What a call is for.
@@ -84,7 +85,8 @@ fn looks(window: Option<f64>, is_report: bool) -> Vec<Look> {
         let timed = if level == EVER { MINUTES } else { level };
         looks.push(look(timed, own.max(PACE_OVER)));
     } else {
-        // Minutes as far back as the longer span that the last hour begins in.
+        // For the pace. As far back as the longer span that the last hour begins in: `enter_into` puts
+        // minutes in the place of whole spans.
         looks.extend([look(level, own), look(MINUTES, seconds(level.step) + PACE_OVER)]);
     }
     looks
@@ -93,18 +95,11 @@ fn looks(window: Option<f64>, is_report: bool) -> Vec<Look> {
 /// What is the same in all calls of a run.
 #[derive(Debug)]
 pub(crate) struct CallTerms {
-    id: String,
-    name: Option<String>,
-    window: Option<f64>,
+    pub(crate) member: Member,
     /// How long the reservation is held after a call.
     pub(crate) lease: Duration,
-    expiry: Option<Duration>,
-}
-
-impl CallTerms {
-    pub(crate) fn new(member: &Member, lease: Duration, expiry: Option<Duration>) -> Self {
-        CallTerms { id: member.id.clone(), name: member.name.clone(), window: member.window, lease, expiry }
-    }
+    /// How long the ledger is kept when no run uses it.
+    pub(crate) expiry: Option<Duration>,
 }
 
 /// A call as the script takes it. Times are in milliseconds.
@@ -129,15 +124,14 @@ pub(crate) struct Call<'a> {
 }
 
 /// A model with what was spent on it: input, output, cache write, cache read, micro-dollars.
-type Figures<'a> = (&'a str, u64, u64, u64, u64, u64);
+type Figures<'a> = (&'a str, [u64; 5]);
 
 fn figures(models: &Tally<String>) -> Vec<Figures<'_>> {
     let spent = models.iter().filter(|(_, spend)| !spend.is_zero());
     spent
         .map(|(name, Spend { tokens: Tokens { input, output, cache_write, cache_read }, micro_usd })| {
             let five = [input, output, cache_write, cache_read, micro_usd];
-            let [a, b, c, d, e] = five.map(|figure| (*figure).min(FIGURE_MAX));
-            (name.as_str(), a, b, c, d, e)
+            (name.as_str(), five.map(|figure| (*figure).min(FIGURE_MAX)))
         })
         .collect()
 }
@@ -175,9 +169,9 @@ impl<'a> Call<'a> {
         });
         Call {
             verb,
-            id: &terms.id,
-            suffix: suffix(terms.name.as_deref()),
-            // A run that never gets the answer never renews its reservation, which then ends soon.
+            id: &terms.member.id,
+            // The end of a field's name, after the span of time.
+            suffix: terms.member.name.as_deref().map_or(String::new(), |name| format!(" {name}")),
             lease: milliseconds(if verb == Verb::Admit { terms.lease.min(FIRST_LEASE) } else { terms.lease }),
             expiry: terms.expiry.map(milliseconds),
             models: figures(models),
@@ -187,20 +181,15 @@ impl<'a> Call<'a> {
             classes: request.classes.chosen(),
             must_fit: request.must_fit(),
             rooms: rooms.collect(),
-            look: looks(terms.window, verb == Verb::Read),
+            look: looks(terms.member.window, verb == Verb::Read),
             born: revision.0,
             since: revision.1,
         }
     }
-
-    /// The call as JSON.
-    pub(crate) fn json(&self) -> RedisResult<String> {
-        serde_json::to_string(self).map_err(|error| std::io::Error::from(error).into())
-    }
 }
 
-/// An answer. A figure that cannot be read is zero: only the script should have written it, but
-/// anybody may have.
+/// An answer.
+// A figure that cannot be read is zero: only the script should have written it, but anybody may have.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// The server's time, in Unix seconds.
@@ -215,17 +204,17 @@ pub(crate) struct Answer {
     /// What is recorded of this run.
     pub(crate) own: Spend,
     pub(crate) admission: Admission,
+    /// Level, field and sum of each sum that has changed.
     cells: Vec<[String; 3]>,
-    alive: Vec<AliveRun>,
+    /// Id, suffix, tokens and micro-dollars reserved, and spend of each run that is alive.
+    alive: Vec<[String; 5]>,
 }
 
-/// A run that is alive.
-#[derive(Debug)]
-struct AliveRun {
-    id: String,
-    name: Option<String>,
-    reservation: Amounts,
-    spent: Spend,
+/// Words of an answer, so many at a time. What is not UTF-8 was not written by this program, and does not
+/// cost the rest.
+fn rows<const N: usize>(words: &[Vec<u8>]) -> Vec<[String; N]> {
+    let row = |row: &[Vec<u8>]| std::array::from_fn(|at| String::from_utf8_lossy(&row[at]).into_owned());
+    words.chunks_exact(N).map(row).collect()
 }
 
 impl FromRedisValue for Answer {
@@ -235,9 +224,7 @@ impl FromRedisValue for Answer {
             redis::from_redis_value(value)?;
         let [all, all_usd, own_command, own_command_usd] = <[u64; 4]>::try_from(reserved).unwrap_or_default();
         let amounts = |tokens, micro_usd| Amounts { tokens, micro_usd };
-        let words = |words: Vec<Vec<u8>>| -> Vec<String> {
-            words.into_iter().map(|word| String::from_utf8_lossy(&word).into_owned()).collect()
-        };
+
         Ok(Answer {
             now: Duration::from_millis(now).as_secs_f64(),
             arrived: Instant::now(),
@@ -249,8 +236,8 @@ impl FromRedisValue for Answer {
                 admitted: admitted == 1,
                 reserved: ByScope { overall: amounts(all, all_usd), command: amounts(own_command, own_command_usd) },
             },
-            cells: words(cells).chunks_exact(3).map(|cell| std::array::from_fn(|at| cell[at].clone())).collect(),
-            alive: words(alive).chunks_exact(5).map(AliveRun::of).collect(),
+            cells: rows(&cells),
+            alive: rows(&alive),
         })
     }
 }
@@ -261,16 +248,17 @@ impl Answer {
         !self.cells.is_empty()
     }
 
-    /// Enters it into a book whose window is `window`. A report gets all levels: where the window's spans
-    /// are longer than minutes, the last hour, which the pace is measured over, is taken from minutes.
+    /// Enters it into a book whose window is `window`. A report gets all levels.
     pub(crate) fn enter_into(&self, book: &mut Book, window: Option<f64>, is_report: bool) {
+        // Where the window's spans are longer than minutes, the last hour, which the pace is measured over, is
+        // taken from minutes. What is in both must not be entered twice.
         let level = level_of(window);
         let minutes_from = match level {
             _ if !is_report => None,
             level if level == EVER => Some(0),
             level if level.step < HOURS.step => None,
             level => {
-                let hour_ago = whole_seconds(self.now - PACE_OVER);
+                let hour_ago = Duration::try_from_secs_f64(self.now - PACE_OVER).unwrap_or_default().as_secs();
                 Some(hour_ago - hour_ago % level.step)
             }
         };
@@ -301,30 +289,15 @@ impl Answer {
 
     /// The runs that are alive, with what they have reserved in tokens of `classes`.
     pub(crate) fn alive(&self, classes: Classes) -> Vec<OpenRun> {
-        let open = |run: &AliveRun| OpenRun {
-            id: run.id.clone(),
-            name: run.name.clone(),
-            reserved: run.reservation.minus(Amounts::of(&run.spent, classes)),
+        let figure = |text: &str| text.parse().unwrap_or(0);
+        let open = |[id, suffix, tokens, micro_usd, spent]: &[String; 5]| OpenRun {
+            id: id.clone(),
+            name: suffix.strip_prefix(' ').map(str::to_owned),
+            reserved: Amounts { tokens: figure(tokens), micro_usd: figure(micro_usd) }
+                .minus(Amounts::of(&five(spent), classes)),
         };
         self.alive.iter().map(open).collect()
     }
-}
-
-impl AliveRun {
-    fn of(parts: &[String]) -> Self {
-        let figure = |at: usize| parts[at].parse().unwrap_or(0);
-        AliveRun {
-            id: parts[0].clone(),
-            name: parts[1].strip_prefix(' ').map(str::to_owned),
-            reservation: Amounts { tokens: figure(2), micro_usd: figure(3) },
-            spent: five(&parts[4]),
-        }
-    }
-}
-
-/// How the script tells commands apart: the end of a field's name, after the span of time.
-fn suffix(name: Option<&str>) -> String {
-    name.map_or(String::new(), |name| format!(" {name}"))
 }
 
 /// Input, output, cache write, cache read, micro-dollars.
@@ -337,9 +310,4 @@ fn five(text: &str) -> Spend {
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(FIGURE_MAX).min(FIGURE_MAX)
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]
-fn whole_seconds(at: f64) -> u64 {
-    at as u64
 }

@@ -1,19 +1,19 @@
 -- A ledger on a server: one step of a run, or a reading of all, in one go.
 --
--- KEYS[1] is the ledger's prefix; what stands under it is told in budget-tee(1). ARGV[1] is the
--- call, as JSON (call.rs). A run tells what it has used in all, by model; what is above what it
--- told before is added. So a call that comes twice, or late, adds nothing. What could fail is done
--- before anything is added: a server does not take back what a script has done before it failed.
--- Numbers are exact up to TOP, and stay there.
+-- KEYS[1] is the ledger's prefix; budget-tee(1) lists the keys under it. ARGV[1] is the call, as JSON
+-- (protocol.rs). A run tells what it has spent in all, by model; what is above what it told before is
+-- added. So a call that comes twice, or late, adds nothing. What could fail is done before anything is
+-- added: a server does not take back what a script has done before it failed.
 
 local P = KEYS[1]
 local call = cjson.decode(ARGV[1])
+-- Lua's numbers are doubles, which are exact up to 2^53 - 1; sums stop there.
 local TOP = 9007199254740991
 local HOUR, DAY = 3600, 86400
 
--- Sums of commands by span of time: how long a span is, and how long it is kept, in seconds; call.rs
+-- Sums of commands by span of time: how long a span is, and how long it is kept, in seconds; protocol.rs
 -- chooses among them. `ever` is one span without an end. What has changed is found by P:LEVEL:rev,
--- and what is old by P:LEVEL:at.
+-- and what is old by P:LEVEL:at: a run that looks twice a second must not read a month of sums for it.
 local LEVELS = {
     ever = {},
     seconds = { step = 1, keep = HOUR },
@@ -21,12 +21,23 @@ local LEVELS = {
     hours = { step = HOUR, keep = 31 * DAY },
     days = { step = DAY },
 }
--- What a run used is remembered for so long after it was last heard of, and after its end.
+-- What a run used is remembered for so long after it was last heard of, and after its end: what it
+-- tells again meanwhile, after an answer that was lost, must not count twice.
 local SILENT, ENDED = 7 * DAY, HOUR
 
+-- Every key of the ledger, except those of its runs, and its kind.
+local MODELS, LEASES = P .. ':models', P .. ':leases'
+local KINDS = { [P] = 'hash', [MODELS] = 'hash', [LEASES] = 'zset' }
+for name, level in pairs(LEVELS) do
+    level.key = P .. ':' .. name
+    KINDS[level.key], KINDS[level.key .. ':rev'], KINDS[level.key .. ':at'] = 'hash', 'zset', 'zset'
+end
+
+-- The server's clock: those of the machines that share a budget may be minutes apart.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
+-- Not tostring, which writes large numbers as 1e+15.
 local function whole(number)
     return string.format('%.0f', number)
 end
@@ -61,14 +72,10 @@ if writes and not version then
 end
 born = born or ''
 
--- Why a run cannot start here, if so: every key must be of its kind.
+-- Why a run cannot start here, if so: every key must be of its kind. Asked at the start only: with each
+-- step it would be more work than the step itself.
 local function obstacle()
-    local kinds = { [P] = 'hash', [P .. ':models'] = 'hash', [P .. ':leases'] = 'zset', [run] = 'hash' }
-    for name in pairs(LEVELS) do
-        local key = P .. ':' .. name
-        kinds[key], kinds[key .. ':rev'], kinds[key .. ':at'] = 'hash', 'zset', 'zset'
-    end
-    for key, kind in pairs(kinds) do
+    for key, kind in pairs(KINDS) do
         local is = redis.call('TYPE', key).ok
         if is ~= 'none' and is ~= kind then
             return key .. ' is a ' .. is .. ' and no ' .. kind
@@ -84,10 +91,9 @@ local function recall()
     end
     local sum, fields = { 0, 0, 0, 0, 0 }, {}
     for _, model in ipairs(call.told) do
-        local told = { model[2], model[3], model[4], model[5], model[6] }
         fields[#fields + 1] = 'model:' .. model[1]
-        fields[#fields + 1] = text(told)
-        add(sum, told)
+        fields[#fields + 1] = text(model[2])
+        add(sum, model[2])
     end
     -- In one go: half of it would be taken for all.
     redis.call('HSET', run, 'spent', text(sum), unpack(fields))
@@ -99,15 +105,14 @@ local function spend()
     local more = { 0, 0, 0, 0, 0 }
     local changed = {}
     for _, model in ipairs(call.models) do
-        local field = 'model:' .. model[1]
-        local told, new, rises = five(redis.call('HGET', run, field)), {}, false
+        local name, total = unpack(model)
+        local told, new, rises = five(redis.call('HGET', run, 'model:' .. name)), {}, false
         for i = 1, 5 do
-            new[i] = math.max(0, model[i + 1] - told[i])
-            told[i] = told[i] + new[i]
+            new[i] = math.max(0, total[i] - told[i])
             rises = rises or new[i] > 0
         end
         if rises then
-            changed[#changed + 1] = { field, told, model[1], new }
+            changed[#changed + 1] = { name = name, new = new, told = add(told, new) }
             add(more, new)
         end
     end
@@ -118,14 +123,15 @@ local function spend()
     -- right is missing, nothing was added.
     rev = redis.call('HINCRBY', P, 'rev', 1)
     local sums = {}
-    for name, level in pairs(LEVELS) do
-        local key = P .. ':' .. name
+    for _, level in pairs(LEVELS) do
+        local key = level.key
         local span = level.step and math.floor(now / 1000 / level.step) or 0
         local field = whole(span) .. call.suffix
         sums[#sums + 1] = { key, field, more }
         if redis.call('ZADD', key .. ':rev', rev, field) == 1 and level.step then
             redis.call('ZADD', key .. ':at', span, field)
             local until_when = level.keep and math.floor((now / 1000 - level.keep) / level.step) - 1 or -1
+            -- A few with each new span: they go faster than they come, and no step has many to remove.
             for _, old in ipairs(redis.call('ZRANGEBYSCORE', key .. ':at', '-inf', until_when, 'LIMIT', 0, 4)) do
                 redis.call('HDEL', key, old)
                 redis.call('ZREM', key .. ':rev', old)
@@ -135,13 +141,13 @@ local function spend()
     end
     sums[#sums + 1] = { run, 'spent', more }
     for _, model in ipairs(changed) do
-        sums[#sums + 1] = { P .. ':models', model[3], model[4] }
+        sums[#sums + 1] = { MODELS, model.name, model.new }
     end
     for _, sum in ipairs(sums) do
         sum[3] = text(add(five(redis.call('HGET', sum[1], sum[2])), sum[3]))
     end
     for _, model in ipairs(changed) do
-        sums[#sums + 1] = { run, model[1], text(model[2]) }
+        sums[#sums + 1] = { run, 'model:' .. model.name, text(model.told) }
     end
     for _, sum in ipairs(sums) do
         redis.call('HSET', sum[1], sum[2], sum[3])
@@ -150,6 +156,7 @@ end
 
 -- The fields of a level, and what is in them, as far as they have changed since `since`; where that
 -- is 0, as far as they end in the last `back` milliseconds, or all where that is 0.
+-- Each once: `used` reads what the answer has, too.
 local read_before = {}
 local function read(level, since, back)
     local name = level .. ' ' .. whole(since) .. ' ' .. whole(back)
@@ -212,16 +219,16 @@ end
 
 -- Whether the run may start, and what the others that are alive hold: of all, and of its command.
 local function admit()
-    -- Whoever may not do all that a run does is told so now.
+    -- Whoever may not do all that a run does is told so now, and not when it has spent something.
     redis.call('HINCRBY', P, 'rev', 0)
     redis.call('HDEL', P, '')
-    redis.call('ZREM', P .. ':leases', '')
-    redis.call('ZRANGEBYSCORE', P .. ':leases', 0, 0)
+    redis.call('ZREM', LEASES, '')
+    redis.call('ZRANGEBYSCORE', LEASES, 0, 0)
     redis.call('EXISTS', run)
-    redis.call('ZREMRANGEBYSCORE', P .. ':leases', '-inf', now)
+    redis.call('ZREMRANGEBYSCORE', LEASES, '-inf', now)
     local held, own_held = { 0, 0 }, { 0, 0 }
     local entered = false
-    for _, id in ipairs(redis.call('ZRANGE', P .. ':leases', 0, -1)) do
+    for _, id in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
         if id == call.id then
             -- The answer to the first time was lost.
             entered = true
@@ -257,7 +264,7 @@ local function enter()
         local tokens, micro_usd = whole(call.estimate[1]), whole(call.estimate[2])
         redis.call('HSET', run, 'suffix', call.suffix, 'tokens', tokens, 'micro_usd', micro_usd)
     end
-    redis.call('ZADD', P .. ':leases', now + call.lease, call.id)
+    redis.call('ZADD', LEASES, now + call.lease, call.id)
     redis.call('EXPIRE', run, math.max(SILENT, math.ceil(call.lease / 500)))
 end
 
@@ -271,7 +278,9 @@ if writes and call.expiry and (call.verb == 'admit' or not version) then
     end
 end
 if call.verb == 'admit' then
+    KINDS[run] = 'hash'
     local wrong = obstacle()
+    KINDS[run] = nil
     if wrong then
         return redis.error_reply('WRONGTYPE ' .. wrong)
     end
@@ -285,7 +294,7 @@ elseif writes then
     if call.verb == 'leave' then
         redis.call('HSET', run, 'ended', '1')
         redis.call('EXPIRE', run, ENDED)
-        redis.call('ZREM', P .. ':leases', call.id)
+        redis.call('ZREM', LEASES, call.id)
     elseif not redis.call('HGET', run, 'ended') then
         enter()
     end
@@ -293,14 +302,9 @@ end
 
 -- A ledger that nobody uses is dropped, but not while a run may come back to it.
 if writes and (expiry or call.expiry) then
-    local last = redis.call('ZRANGE', P .. ':leases', -1, -1, 'WITHSCORES')[2]
+    local last = redis.call('ZRANGE', LEASES, -1, -1, 'WITHSCORES')[2]
     local after = expiry and math.max(tonumber(expiry) or 0, (tonumber(last) or now) - now)
-    local keys = { P, P .. ':models', P .. ':leases' }
-    for name in pairs(LEVELS) do
-        local key = P .. ':' .. name
-        keys[#keys + 1], keys[#keys + 2], keys[#keys + 3] = key, key .. ':rev', key .. ':at'
-    end
-    for _, key in ipairs(keys) do
+    for key in pairs(KINDS) do
         if after then
             redis.call('PEXPIRE', key, whole(after))
         else
@@ -322,7 +326,7 @@ end
 
 local alive = {}
 if not writes then
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '(' .. whole(now), '+inf')) do
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '(' .. whole(now), '+inf')) do
         local other = redis.call('HMGET', P .. ':run:' .. id, 'suffix', 'tokens', 'micro_usd', 'spent')
         alive[#alive + 1] = id
         for i = 1, 4 do

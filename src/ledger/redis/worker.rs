@@ -1,9 +1,7 @@
 //! The worker: a thread that carries what a run has spent to the server, and brings what all have.
 //!
-//! Only the start and the end of a run wait for it. In the mailbox, where both sides leave things for
-//! each other, newer ones replace older ones: nothing piles up while the server is unreachable.
+//! Only the start and the end of a run wait for it.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,18 +16,23 @@ use crate::process::wake::{Wake, lock};
 use crate::show::text::{clean, without_number};
 
 /// Spend is sent at most this often.
+// As for a file: a burst of messages is one call.
 const RECORD: Duration = Duration::from_millis(200);
 
 /// What others have spent is asked for this often, where it matters.
+// What is fetched is on its way for a while, and the watch must see it within a second.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How long the server may take to connect and to answer before it counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long to wait before trying again to reach the server: at first, and at most.
+// A restart takes a moment; a server that stays away must not be called by all runs all the time.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
 /// What the two threads leave for each other.
+// Newer things replace older ones, since spend is cumulative: nothing piles up while the server is
+// unreachable, as it would in a queue.
 #[derive(Debug, Default)]
 struct Mailbox {
     /// The call that somebody waits for.
@@ -68,17 +71,10 @@ struct Failure {
     since: Instant,
 }
 
-impl Failure {
-    /// Whether it has lasted long enough to be more than a hiccup.
-    fn counts(&self) -> bool {
-        self.since.elapsed() >= PATIENCE
-    }
-}
-
 impl Mailbox {
     /// The failure that is more than a hiccup.
     fn failing(&self) -> Option<&Failure> {
-        self.failure.as_ref().filter(|failure| failure.counts())
+        self.failure.as_ref().filter(|failure| failure.since.elapsed() >= PATIENCE)
     }
 
     /// Takes the answer for the reader, who then has its revision.
@@ -95,14 +91,14 @@ impl Mailbox {
 
 /// The mailbox, and how each side calls the other.
 #[derive(Debug)]
-struct Post {
+pub(crate) struct Post {
     mailbox: Mutex<Mailbox>,
     /// For the worker, and for whoever waits for an answer.
     called: Condvar,
-    /// For the watch, which polls.
-    wake: Wake,
+    /// Raised when something has come, for the watch, which polls.
+    pub(crate) wake: Wake,
     /// The ledger, as it is shown.
-    location: String,
+    pub(crate) location: String,
 }
 
 impl Post {
@@ -125,28 +121,23 @@ impl Post {
 }
 
 /// The reader's side.
-#[derive(Debug)]
-pub(crate) struct WorkerHandle {
-    post: Arc<Post>,
-}
-
-impl WorkerHandle {
+impl Post {
     /// Starts a worker for the ledger at `address`.
-    pub(crate) fn start(address: &Address, terms: CallTerms) -> std::io::Result<Self> {
+    pub(crate) fn start(address: &Address, terms: CallTerms) -> std::io::Result<Arc<Post>> {
         let (mailbox, called, location) = (Mutex::default(), Condvar::new(), address.to_string());
         let post = Arc::new(Post { mailbox, called, wake: Wake::new()?, location });
         let worker = Worker {
             post: Arc::clone(&post),
-            client: Client::open(address.info()).map_err(std::io::Error::other)?,
+            client: Client::open(address.info.clone()).map_err(std::io::Error::other)?,
             script: Script::new(include_str!("script.lua")),
-            prefix: address.prefix().to_owned(),
+            prefix: address.prefix.clone(),
             terms,
             connection: None,
             last: Instant::now(),
             pause: RETRY[0],
         };
         std::thread::Builder::new().name("ledger".to_owned()).spawn(move || worker.run())?;
-        Ok(WorkerHandle { post })
+        Ok(post)
     }
 
     /// Has a call made, and waits for the answer until `wait` has passed.
@@ -158,7 +149,7 @@ impl WorkerHandle {
         let is_long_gone = mailbox.failure.as_ref().is_some_and(|failure| failure.since.elapsed() >= LEDGER_WAIT);
         let insists = verb == Verb::Leave && mailbox.was_reached && !is_long_gone;
         (mailbox.awaited, mailbox.tries) = (Some(verb), 0);
-        self.post.called.notify_all();
+        self.called.notify_all();
         loop {
             if mailbox.awaited.is_none()
                 && let Some(answer) = mailbox.take_answer()
@@ -173,9 +164,9 @@ impl WorkerHandle {
             if left.is_zero() || gives_up {
                 mailbox.awaited = None;
                 let message = mailbox.failure.as_ref().map(|failure| failure.message.clone());
-                return Err(Error::Failed(message.unwrap_or_else(|| self.post.silent(wait))));
+                return Err(Error::Failed(message.unwrap_or_else(|| self.silent(wait))));
             }
-            mailbox = self.post.wait(mailbox, Some(left));
+            mailbox = self.wait(mailbox, Some(left));
         }
     }
 
@@ -188,9 +179,9 @@ impl WorkerHandle {
     /// is brought.
     pub(crate) fn start_run(&self, limited: bool) {
         let mut mailbox = self.mailbox();
-        // The first step renews the lease, which is short until then.
+        // `has_news` makes the first step come at once: it renews the lease, which is short until then.
         (mailbox.under_way, mailbox.limited, mailbox.has_news) = (true, limited, true);
-        self.post.called.notify_all();
+        self.called.notify_all();
     }
 
     /// Hands over all that the run has spent.
@@ -198,16 +189,17 @@ impl WorkerHandle {
         let mut mailbox = self.mailbox();
         if mailbox.spend != *spend {
             (mailbox.spend, mailbox.has_news) = (spend.clone(), true);
-            self.post.called.notify_all();
+            self.called.notify_all();
         }
     }
 
     /// What has come, if anything; and why the server is unreachable, where it is.
     pub(crate) fn collect(&self) -> (Option<Answer>, Result<(), Error>) {
         let mut mailbox = self.mailbox();
-        if self.post.wake.is_raised() {
-            self.post.wake.silence();
-            self.post.wake.lower();
+        // Under the lock, so that what comes after this raises it again.
+        if self.wake.is_raised() {
+            self.wake.silence();
+            self.wake.lower();
         }
         let answer = mailbox.take_answer();
         let failure = mailbox.failing().map(|failure| Error::Failed(failure.message.clone()));
@@ -224,18 +216,8 @@ impl WorkerHandle {
         }
     }
 
-    /// Readable when something has come.
-    pub(crate) fn wake(&self) -> BorrowedFd<'_> {
-        self.post.wake.as_fd()
-    }
-
-    /// The ledger, as it is shown.
-    pub(crate) fn location(&self) -> &str {
-        &self.post.location
-    }
-
     fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
-        lock(&self.post.mailbox)
+        lock(&self.mailbox)
     }
 }
 
@@ -318,16 +300,19 @@ impl Worker {
             }
         };
         let (call, verb, models) = {
+            // Before the call: what is handed over during it is news for the next one.
             let mut mailbox = lock(&self.post.mailbox);
             mailbox.has_news = false;
             mailbox.refresh |= is_fresh;
             let verb = mailbox.awaited.unwrap_or(Verb::Step);
             let revision = if mailbox.refresh { ("", 0) } else { (mailbox.born.as_str(), mailbox.since) };
             let (request, spend, recorded) = (&mailbox.request, &mailbox.spend, &mailbox.recorded);
-            let call = Call::new(&self.terms, verb, request, spend, recorded, revision).json()?;
+            let call = Call::new(&self.terms, verb, request, spend, recorded, revision);
+            let call = serde_json::to_string(&call).map_err(std::io::Error::from)?;
             (call, verb, mailbox.spend.clone())
         };
         let answer: Answer = self.script.key(&self.prefix).arg(call).invoke(connection)?;
+        // The others record nothing.
         if matches!(verb, Verb::Step | Verb::Leave) {
             lock(&self.post.mailbox).recorded = Recorded { models, born: answer.born.clone() };
         }
@@ -336,9 +321,9 @@ impl Worker {
 
     fn deliver(&self, answer: Answer, verb: Verb) {
         let mut mailbox = lock(&self.post.mailbox);
-        let was_unreachable = mailbox.failure.take().is_some_and(|failure| failure.counts());
-        mailbox.was_reached = true;
-        let is_news = answer.has_news() || was_unreachable;
+        // Also that the server has returned, which the keeper learns by looking.
+        let is_news = answer.has_news() || mailbox.failing().is_some();
+        (mailbox.failure, mailbox.was_reached) = (None, true);
         mailbox.answer = Some(answer);
         if mailbox.awaited == Some(verb) {
             mailbox.awaited = None;
@@ -354,11 +339,10 @@ impl Worker {
         mailbox.has_news = true;
         mailbox.tries = mailbox.tries.saturating_add(1);
         let since = mailbox.failure.as_ref().map_or(began, |failure| failure.since);
-        let failure = Failure { message: self.message(error), is_final: is_final(error), since };
-        if failure.counts() {
+        mailbox.failure = Some(Failure { message: self.message(error), is_final: is_final(error), since });
+        if mailbox.failing().is_some() {
             self.post.wake.raise();
         }
-        mailbox.failure = Some(failure);
         self.post.called.notify_all();
     }
 
