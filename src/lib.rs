@@ -11,10 +11,13 @@
 //!   sources.rs         the configuration file and the environment as words
 //!   values.rs          values of options that parse themselves
 //! process/
-//!   wrap.rs            a wrapped command: when it is signalled, with what, and how it exits
+//!   filter.rs          forwards stdin, and ends its writers on a stop
+//!   wrap.rs            a wrapped command: when it is signalled, and how it exits
+//!   kill.rs            which signal follows which, and when
 //!   watch.rs           the loop that waits for the stream, signals, timers and the ledger
 //!   job.rs             a run under way with its screen, hooks and ledger
 //!   child.rs           starts, signals and reaps the wrapped command
+//!   writers.rs         /proc: which processes can write to a pipe
 //!   tree.rs            /proc: which processes descend from which
 //!   hook.rs            the commands of --on-warn and --on-exceed
 //!   signals.rs         signals to budget-tee, as something to poll
@@ -86,13 +89,16 @@ pub mod ledger;
 /// Processes: the wrapped command, signals, hooks, and the loop that waits for them.
 pub mod process {
     pub mod child;
+    pub mod filter;
     pub mod hook;
     pub mod job;
+    pub mod kill;
     pub(crate) mod signals;
     pub(crate) mod tree;
     pub(crate) mod wake;
     pub mod watch;
     pub mod wrap;
+    pub(crate) mod writers;
 }
 pub mod run;
 /// What people and scripts are shown.

@@ -11,7 +11,7 @@ use budget_tee::ledger;
 use budget_tee::ledger::book::Book;
 use budget_tee::ledger::keeper::{Keeper, Opened, unix_now};
 use budget_tee::process::job::Job;
-use budget_tee::process::{child, watch, wrap};
+use budget_tee::process::{child, filter, wrap};
 use budget_tee::show::screen::Screen;
 use budget_tee::show::status::{self, Status};
 use budget_tee::show::summary;
@@ -49,7 +49,7 @@ fn run(task: RunTask) -> Result<Exit, Error> {
     opened.messages.iter().for_each(|message| job.say(message));
     let exit = match command.first() {
         _ if !opened.admitted => Exit::Refused,
-        None => watch::filter(&mut job).map_err(|error| Error::cannot("start", error))?,
+        None => filter::filter(&mut job, kill_policy).map_err(|error| Error::cannot("start", error))?,
         Some(name) => {
             let started = wrap::wrap(&mut job, &command, kill_policy);
             started.map_err(|error| Error::file("run", name, error))?

@@ -66,8 +66,7 @@ pub struct Run {
     pub budgets: Budgets,
     /// The totals.
     pub meter: Meter,
-    /// Bytes taken in.
-    pub(crate) bytes: u64,
+    bytes: u64,
     sieve: Sieve,
     notices: Vec<Notice>,
     /// The budgets that have passed a threshold, for the hooks.
@@ -244,6 +243,11 @@ impl Run {
     /// What is to be reported since the last call.
     pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
+    }
+
+    /// Bytes taken in.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Complete lines, and a last one without a newline.

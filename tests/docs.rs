@@ -272,7 +272,7 @@ fn only_the_owner_of_a_device_mentions_it() {
         ("kill_process", &["process/child.rs"]),
         ("pidfd_send_signal", &["process/tree.rs"]),
         ("dup2_std", &["process/watch.rs"]),
-        ("stdin()", &["cli/task.rs", "process/watch.rs"]),
+        ("stdin()", &["cli/task.rs", "process/filter.rs"]),
         // Help and status are printed on stdout instead of a stream.
         ("stdout()", &["main.rs", "cli/task.rs", "show/screen.rs", "process/watch.rs", "process/wrap.rs"]),
         // The screen reads the kind of terminal.

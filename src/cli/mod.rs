@@ -16,11 +16,10 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, ColorChoice, CommandFactory, Parser, ValueHint};
 use clap_complete::Shell;
-use rustix::process::Signal;
 
 use crate::amount::{Amount, Unit};
 use crate::budget::Mode;
-use crate::cli::values::CommandBudget;
+use crate::cli::values::{CommandBudget, FirstSignal};
 use crate::count::price::Unpriced;
 use crate::count::tokens::Classes;
 use crate::error::Error;
@@ -157,9 +156,9 @@ struct Options {
     #[arg(long, value_name = "WHAT", help_heading = "Prices")]
     unpriced: Option<Unpriced>,
 
-    /// First signal on a stop [default: TERM]
+    /// First signal on a stop, or none [default: TERM]
     #[arg(short, long, value_name = "SIGNAL", help_heading = "Ending a command", value_parser = values::signal)]
-    signal: Option<Signal>,
+    signal: Option<FirstSignal>,
 
     /// KILL follows after this [default: 10s; 0: never]
     #[arg(short, long, value_name = "DURATION", help_heading = "Ending a command")]

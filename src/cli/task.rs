@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::amount::Unit;
 use crate::budget::{Budget, Budgets, Estimate};
-use crate::cli::values::{command_name, resumes};
+use crate::cli::values::{FirstSignal, command_name, resumes};
 use crate::cli::{Options, USAGE, sources};
 use crate::count::meter::Meter;
 use crate::count::price::{Prices, Unpriced};
@@ -23,7 +23,7 @@ use crate::ledger::Location;
 #[cfg(feature = "redis")]
 use crate::ledger::redis::address::Address;
 use crate::process::hook::Hooks;
-use crate::process::wrap::KillPolicy;
+use crate::process::kill::KillPolicy;
 use crate::run::Run;
 use crate::show::screen::Screen;
 use crate::show::text::{Style, clean, clean_os};
@@ -169,6 +169,10 @@ impl Options {
             (self.ledger_expiry.is_some() && no_server, "--ledger-expiry needs a --ledger on a server"),
             (self.json && !self.status, "--json goes with --status"),
             (self.status && !self.command.is_empty(), "--status runs no command"),
+            (
+                !self.command.is_empty() && matches!(self.signal, Some(FirstSignal(None))),
+                "--signal none is for a filter; a wrapped command is always ended",
+            ),
         ];
         match mistakes.into_iter().find(|(is_made, _)| *is_made) {
             Some((_, message)) => Err(Error::Failed(message.to_owned())),
@@ -200,7 +204,7 @@ impl Options {
     fn kill_policy(&self) -> KillPolicy {
         let grace = self.kill_after.unwrap_or(Duration::from_secs(10));
         KillPolicy {
-            signal: self.signal.unwrap_or(Signal::TERM),
+            signal: self.signal.map_or(Some(Signal::TERM), |FirstSignal(signal)| signal),
             grace: Some(grace).filter(|grace| !grace.is_zero()),
             linger: self.linger.filter(|linger| !linger.is_zero()),
         }

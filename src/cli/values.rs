@@ -79,10 +79,18 @@ pub(crate) fn percent(text: &str) -> Result<u8, String> {
     percent.ok_or_else(|| "want a whole number from 0 to 100".to_owned())
 }
 
-/// A signal given by name or number.
-pub(crate) fn signal(text: &str) -> Result<Signal, String> {
+/// The first signal on a stop, given by name or number; `none` for none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FirstSignal(pub(crate) Option<Signal>);
+
+/// Parses a [`FirstSignal`].
+pub(crate) fn signal(text: &str) -> Result<FirstSignal, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(FirstSignal(None));
+    }
     let number = signals::by_name(text)?;
-    Signal::from_named_raw(number).ok_or_else(|| format!("signal {number} cannot be sent"))
+    let signal = Signal::from_named_raw(number).ok_or_else(|| format!("signal {number} cannot be sent"))?;
+    Ok(FirstSignal(Some(signal)))
 }
 
 /// The name of a command: any text.

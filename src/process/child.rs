@@ -128,15 +128,39 @@ impl Child {
         }
     }
 
+    /// Sends `signal`, and then CONT, to the child alone.
+    pub(crate) fn signal_alone(&self, signal: Signal) {
+        if let Some(pid) = self.pid {
+            let _ = kill_process(pid, signal);
+            let _ = kill_process(pid, Signal::CONT);
+        }
+    }
+
     /// Sends `signal`, and then CONT, to the child and all its descendants, until no more turn up.
     /// Returns how many there were.
     pub(crate) fn signal_tree(&self, signal: Signal) -> usize {
+        let sent = self.signal_descendants(signal, None);
+        // Where /proc does not show it, the child itself is known all the same.
+        if self.pid.is_some_and(|pid| sent.iter().all(|process| process.pid != pid)) {
+            self.signal_alone(signal);
+            return sent.len() + 1;
+        }
+        sent.len()
+    }
+
+    /// The same without the child itself.
+    pub(crate) fn signal_rest(&self, signal: Signal) {
+        self.signal_descendants(signal, self.pid);
+    }
+
+    /// Signals the descendants without `spared`. Returns which they were.
+    fn signal_descendants(&self, signal: Signal, spared: Option<Pid>) -> Vec<Process> {
         // Not by process group: in `budget-tee ... -- claude | jq`, jq is in the same one, and a descendant
         // may have left it.
         let mut sent: Vec<Process> = Vec::new();
         for _ in 0..ROUNDS {
             let mut new = self.tree();
-            new.retain(|process| !sent.iter().any(|sent| sent.is(process)));
+            new.retain(|process| Some(process.pid) != spared && !sent.iter().any(|sent| sent.is(process)));
             if new.is_empty() {
                 break;
             }
@@ -145,13 +169,7 @@ impl Child {
                 sent.push(process);
             }
         }
-        // Where /proc does not show it, the child itself is known all the same.
-        if self.pid.is_some_and(|pid| sent.iter().all(|process| process.pid != pid)) {
-            self.signal(signal);
-            self.signal(Signal::CONT);
-            return sent.len() + 1;
-        }
-        sent.len()
+        sent
     }
 
     fn tree(&self) -> Vec<Process> {

@@ -32,23 +32,37 @@ impl Process {
         Some(Process { pid, parent, start, alive: !matches!(state, "Z" | "X") })
     }
 
+    pub(crate) fn parent(&self) -> Option<Pid> {
+        self.parent
+    }
+
     /// Sends `signal`, and CONT in case it is stopped, unless the process has ended.
     pub(crate) fn signal(&self, signal: Signal) {
+        self.signal_if(signal, || true);
+    }
+
+    /// The same where it `is_meant` right before.
+    pub(crate) fn signal_if(&self, signal: Signal, is_meant: impl FnOnce() -> bool) {
         // The pidfd stands for whatever has the pid now. Only then is it checked to be the process that
         // was found, so that the pid cannot change hands in between.
         let Ok(pidfd) = pidfd_open(self.pid, PidfdFlags::empty()) else { return };
-        if Process::read(self.pid).is_some_and(|now| now.start == self.start) {
+        if Process::read(self.pid).is_some_and(|now| now.start == self.start) && is_meant() {
             let _ = pidfd_send_signal(&pidfd, signal);
             let _ = pidfd_send_signal(&pidfd, Signal::CONT);
         }
     }
 }
 
-/// The descendants of budget-tee, without `strangers` and their descendants.
-pub(crate) fn descendants(strangers: &[Process]) -> Vec<Process> {
+/// All processes that /proc shows.
+pub(crate) fn processes() -> Vec<Process> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-    let all: Vec<_> = pids.filter_map(Process::read).collect();
+    pids.filter_map(Process::read).collect()
+}
+
+/// The descendants of budget-tee, without `strangers` and their descendants.
+pub(crate) fn descendants(strangers: &[Process]) -> Vec<Process> {
+    let all = processes();
     let mut parents = vec![getpid()];
     let mut found: Vec<Process> = Vec::new();
     while let Some(parent) = parents.pop() {

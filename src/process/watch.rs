@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
+use rustix::stdio::{dup2_stdin, dup2_stdout, stdout};
 
 use crate::error::Exit;
 use crate::process::hook::HOOKS_WAIT;
@@ -28,28 +28,6 @@ const REDRAW: Duration = Duration::from_millis(100);
 /// Where stderr did not take what was drawn, it is tried again this often.
 const RETRY_STDERR: Duration = Duration::from_secs(1);
 
-/// Forwards stdin to stdout until the stream ends, block mode stops it, or a signal comes.
-pub fn filter(job: &mut Job) -> io::Result<Exit> {
-    let signals = Signals::catch(signals::FILTER)?;
-    let mut watch = Watch::start(job, signals, stdin(), true)?;
-    loop {
-        let news = watch.wait(None, None, false)?;
-        watch.job.run_hooks();
-        watch.job.reap_hooks();
-        let exit = match (news.end, news.end_signal()) {
-            (None, None) => continue,
-            // Ctrl-C ends the writer too: its end and the signal come together, and the signal is why.
-            (None | Some(End::Stream), Some(signal)) => return Ok(Exit::Signal(signal)),
-            (Some(End::Stream), None) => Exit::Done,
-            (Some(End::Stopped), _) => Exit::Stopped,
-            (Some(End::ReaderGone), _) => Exit::ReaderGone,
-            (Some(End::Unreadable(_) | End::Unwritable(_)), _) => Exit::Failed,
-        };
-        // Whoever sent a signal does not wait for hooks.
-        return if news.end_signal().is_some() { Ok(exit) } else { watch.await_hooks(exit, Job::reap_hooks) };
-    }
-}
-
 /// What a wait brought.
 #[derive(Debug, Default)]
 pub(crate) struct News {
@@ -62,7 +40,8 @@ pub(crate) struct News {
 }
 
 impl News {
-    fn end_signal(&self) -> Option<i32> {
+    /// A signal among them that ends budget-tee.
+    pub(crate) fn end_signal(&self) -> Option<i32> {
         self.signals.iter().find(|signal| signals::END.contains(signal)).copied()
     }
 }

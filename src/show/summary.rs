@@ -111,7 +111,7 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
         unpriced_as,
         budgets: run.budgets.all().iter().map(BudgetFacts::of).collect(),
         lines: run.lines(),
-        bytes: run.bytes,
+        bytes: run.bytes(),
         messages: run.meter.messages(),
         started_at: unix(started),
         ended_at: unix(ended),

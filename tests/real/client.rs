@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -17,10 +17,20 @@ use super::script::Part;
 /// The options of every run.
 const OPTIONS: [&str; 4] = ["--dangerously-skip-permissions", "--output-format", "stream-json", "--verbose"];
 
+/// Tests of the client run side by side, except those that need a client that is not short of processor time.
+static TURNS: RwLock<()> = RwLock::new(());
+
+/// A test's turn.
+enum Turn {
+    Beside { _others: RwLockReadGuard<'static, ()> },
+    Alone { _others: RwLockWriteGuard<'static, ()> },
+}
+
 /// Claude Code, with or without partial messages.
 pub struct Client {
     program: PathBuf,
     partial: bool,
+    _turn: Turn,
 }
 
 impl Client {
@@ -34,7 +44,12 @@ impl Client {
         };
         let program = PathBuf::from(program);
         assert!(program.is_file(), "BUDGET_TEE_TEST_CLAUDE: no file {}", program.display());
-        Some(Client { program, partial })
+        // INT is sent at a quiet moment, and a client that waits for the processor only seems to be quiet.
+        let turn = match test.contains("wrapper_interrupts") {
+            true => Turn::Alone { _others: TURNS.write().unwrap_or_else(PoisonError::into_inner) },
+            false => Turn::Beside { _others: TURNS.read().unwrap_or_else(PoisonError::into_inner) },
+        };
+        Some(Client { program, partial, _turn: turn })
     }
 
     pub fn sandbox<const N: usize>(&self, script: [Part; N]) -> Sandbox<'_> {
