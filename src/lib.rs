@@ -1,6 +1,6 @@
 //! budget-tee: a stream filter that counts the tokens of Claude Code's stream-JSON while it passes.
 //!
-//! The map. No file imports one that leads back to it.
+//! The map. Imports between files have no cycles.
 //!
 //! ```text
 //! main.rs              parses, builds, runs, exits
@@ -23,13 +23,13 @@
 //!   signals.rs         signals to budget-tee, as something to poll
 //!   wake.rs            a flag that can be polled, a lock that outlives a panic
 //! ledger/
-//!   keeper.rs          when a run records and looks, and what happens when it cannot
+//!   keeper.rs          when a run writes its spend and reads that of others, and what if it cannot
 //!   mod.rs             opens a ledger, in a file or on a server
 //!   file.rs            a ledger in a file
 //!   compact.rs         sums up the entries of runs that have ended
 //!   redis/
 //!     mod.rs           a ledger on a Redis or Valkey server
-//!     worker.rs        the thread that talks to the server
+//!     worker.rs        the thread that talks to the server, and how often it sends and asks
 //!     protocol.rs      what the server is asked, and what it answers
 //!     script.lua       the server's side
 //!     address.rs       redis://HOST/DB/NAME
@@ -47,21 +47,21 @@
 //! budget.rs            limits, estimates, thresholds, verdicts
 //! stream/
 //!   relay.rs           bytes in, bytes out
-//!   sieve.rs           skips the lines that cannot count
+//!   sieve.rs           skips lines without a known word; a new key needs its word here too
 //!   scan.rs            finds wanted values by path, incrementally
 //!   record.rs          what one record says
 //!   paths.rs           where wanted values stand
 //!   number.rs          JSON numbers as counts and money
 //! count/
 //!   meter.rs           which message a record belongs to, and the totals
-//!   settle.rs          what becomes of a session at a result record
-//!   session.rs         what was counted live, and what is settled
+//!   settle.rs          replaces the live count by the vendor's figures when a result comes
+//!   session.rs         per session, the live count and the confirmed figures
 //!   message.rs         the messages that may get further records
 //!   pricer.rs          prices what the models of a stream spend
-//!   price.rs           the prices that hold, and what has none
+//!   price.rs           which row holds: the user's, a built-in one, or a stand-in
 //!   names.rs           the names of models, in the form of the price table
-//!   rates.rs           the rows of price tables
-//!   prices.json        the built-in table
+//!   rates.rs           how a row is read, and what usage costs by it: prices and factors
+//!   prices.json        the built-in rows, one or more for each model
 //!   tally.rs           spend by model
 //!   tokens.rs          the four classes of tokens, and spend
 //! amount.rs            tokens and dollars as people read and write them

@@ -1,10 +1,8 @@
 //! Prices: what the usage of a model costs, in micro-dollars.
 //!
-//! `--prices` adds rows to the built-in table and replaces those of the same model; [`rates`] reads
-//! both. A message is rounded up to whole micro-dollars once. What the vendor says a model cost wins
-//! over the built-in table, and loses to what the user said of that model: [`Prices::overrides`].
-//!
-//! [`rates`]: crate::count::rates
+//! The order of precedence: the user's `--prices` row or `--unpriced` for the model, then the cost that
+//! the stream reports, then the built-in table, then the stand-in for models without a price. A
+//! message is rounded up to whole micro-dollars once.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;

@@ -1,7 +1,8 @@
 //! Where the wanted values of Claude Code's stream-JSON stand, by path from the record's root.
 //!
 //! Nothing is found by its name alone: the input and output of a tool may hold any text, a copy of a
-//! usage object included. The paths come from recorded streams.
+//! usage object included. The paths come from recorded streams. A line comes this far only with a word
+//! of the sieve in it: a new key that counts needs its word there too.
 
 use crate::count::tokens::Class;
 

@@ -1,7 +1,7 @@
-//! The sieve: skips the lines that cannot count, by words that a line that counts must contain.
+//! The sieve: skips lines that have nothing to be counted.
 //!
-//! A line with such a word goes through the [`Scanner`], which decides. The meter counts nothing from a
-//! line without one, spelled out or with an escape, so that skipping the others changes no total.
+//! A line that has none of a few words in it, plain or with `\u` escapes, never changes a total, so that
+//! it is safe to skip. A line with such a word goes through the [`Scanner`], which decides.
 
 use aho_corasick::Span;
 use aho_corasick::packed::Searcher;
