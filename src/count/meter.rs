@@ -245,6 +245,11 @@ impl Meter {
         if !matches!(subtype, "init" | "compact_boundary" | "task_started" | "hook_started") {
             return;
         }
+        // Every version of Claude Code that writes its model here writes its version too, and by that word
+        // the sieve finds the record: without it, it counts nothing wherever it is read.
+        if subtype == "init" && record.text(TextField::Version).is_none() {
+            return;
+        }
         let at = self.session(record);
         let session = &mut self.sessions[at];
         match subtype {
