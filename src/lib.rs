@@ -48,7 +48,10 @@
 //! stream/
 //!   relay.rs           bytes in, bytes out
 //!   sieve.rs           skips lines without a known word; a new key needs its word here too
-//!   scan.rs            finds wanted values by path, incrementally
+//!   scan.rs            finds records: lines, lines with a prefix, elements of arrays
+//!   values.rs          finds wanted values of a record by path, incrementally
+//!   course.rs          the turns of a stream, and what it is where nothing counts
+//!   foreign.rs         what a line is that cannot be counted
 //!   record.rs          what one record says
 //!   paths.rs           where wanted values stand
 //!   number.rs          JSON numbers as counts and money
@@ -112,10 +115,13 @@ pub mod show {
 }
 /// Bytes in, records found, bytes out.
 pub mod stream {
+    pub(crate) mod course;
+    pub(crate) mod foreign;
     pub(crate) mod number;
     pub mod paths;
     pub mod record;
     pub(crate) mod relay;
     pub mod scan;
     pub mod sieve;
+    pub(crate) mod values;
 }

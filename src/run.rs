@@ -12,7 +12,8 @@ use crate::budget::{Budget, Budgets, ByScope, Estimate, Mode, Threshold, Totals,
 use crate::count::meter::{Finding, Meter};
 use crate::count::price::Unpriced;
 use crate::count::tokens::{Classes, Counts, Spend};
-use crate::stream::paths::TextField;
+use crate::stream::course::{Course, NoUsage};
+use crate::stream::foreign::Foreign;
 use crate::stream::sieve::{Chunk, Sieve};
 
 /// With so many notices waiting to be shown, further findings are dropped.
@@ -30,6 +31,12 @@ pub(crate) enum Notice {
     Finding(Finding),
     /// Block mode stops because the ledger is unreachable.
     Unreachable(Unreachable),
+    /// The line of this number cannot be counted, and nothing before it was.
+    Foreign(u64, Foreign),
+    /// The stream ended inside a record or an array.
+    Cut,
+    /// The stream ended without any usage.
+    NoUsage(NoUsage),
 }
 
 /// Why block mode stops a run whose ledger is unreachable.
@@ -71,13 +78,12 @@ pub struct Run {
     notices: Vec<Notice>,
     /// The budgets that have passed a threshold, for the hooks.
     passed: Vec<(Threshold, Budget)>,
-    /// `result` records so far, and whether no message has come since the last.
-    turns: u64,
-    idle_since_turn: bool,
+    course: Course,
     stop: Option<StopReason>,
-    /// It is to stop at the end of the line under way, since others have used the budget up or the
-    /// ledger is unreachable.
+    /// It is to stop at the end of the line under way, since others have used the budget up, the ledger
+    /// is unreachable, or an element of an array in that line has decided.
     // Not at once: half of that line has been forwarded, and the next program needs the rest to parse it.
+    // Of an array on one line nothing can be saved: Claude Code writes it when all has been spent.
     stops_at_line_end: bool,
     totals: Totals,
 }
@@ -91,6 +97,8 @@ pub struct Fed {
     pub has_news: bool,
     /// Block mode: the run has just been stopped.
     pub stops: bool,
+    /// Block mode: nothing is to be forwarded behind these bytes, with which a line ends.
+    pub ends: bool,
 }
 
 impl Run {
@@ -109,30 +117,27 @@ impl Run {
             false => bytes,
         };
         let mut chunk = Chunk::new(allowed);
-        while !fed.stops {
+        while !fed.ends {
+            self.sieve.examine(self.examines());
             let before = (self.meter.is_lower_bound(), self.idle_turn());
-            let Some(scanned) = self.sieve.next_line(&mut chunk) else { break };
+            let Some(scanned) = self.sieve.next(&mut chunk) else { break };
             let changed = scanned.record.is_some_and(|record| self.meter.record(record));
-            match scanned.record.map(|record| (record.text(TextField::Kind), record.text(TextField::Subtype))) {
-                Some((Some("result"), _)) => {
-                    // Counted, so that the watch sees a new turn even where it missed the messages between.
-                    (self.turns, self.idle_since_turn) = (self.turns.wrapping_add(1), true);
-                }
-                Some((Some("assistant" | "stream_event"), _) | (Some("system"), Some("init"))) => {
-                    self.idle_since_turn = false;
-                }
-                _ => {}
-            }
+            let foreign = self.course.see(&scanned);
+            let (ends_line, is_foreign) = (scanned.ends_line, scanned.is_foreign);
             // A `result` that only confirms what was counted changes no total, but the mark of a lower
             // bound goes, and `--linger` begins.
             fed.has_news |= before != (self.meter.is_lower_bound(), self.idle_turn());
             self.judge(changed, &mut fed);
+            fed.has_news |= self.report_foreign(foreign, is_foreign, ends_line);
+            fed.ends = fed.stops && ends_line;
         }
         fed.taken = chunk.taken();
         self.bytes += fed.taken as u64;
+        self.stops_at_line_end |= fed.stops && !fed.ends;
         if self.stops_at_line_end && self.sieve.is_at_line_start() {
             self.stops_at_line_end = false;
             fed.stops = true;
+            fed.ends = true;
         }
         fed
     }
@@ -140,11 +145,53 @@ impl Run {
     /// The stream has ended: takes in a last line without a newline.
     pub fn finish(&mut self) -> Fed {
         let mut fed = Fed::default();
-        if let Some(scanned) = self.sieve.last_line() {
+        while let Some(scanned) = self.sieve.next_at_end() {
             let changed = scanned.record.is_some_and(|record| self.meter.record(record));
+            let foreign = self.course.see(&scanned);
+            let (ends_line, is_foreign) = (scanned.ends_line, scanned.is_foreign);
             self.judge(changed, &mut fed);
+            // A record that was cut is no text.
+            let is_foreign = is_foreign && !self.sieve.is_cut();
+            fed.has_news |= self.report_foreign(foreign, is_foreign, ends_line);
+        }
+        self.course.is_cut = self.sieve.is_cut();
+        if self.course.is_cut {
+            self.notify(Notice::Cut);
+            fed.has_news = true;
         }
         fed
+    }
+
+    /// Whether lines are looked at for what they are: as long as nothing was counted or reported. Until
+    /// then they do not pass the sieve, which looks at none.
+    fn examines(&self) -> bool {
+        !self.course.is_explained() && !self.meter.usage_seen()
+    }
+
+    /// Reports what a line or its record is that does not count. Returns whether there is such a report.
+    fn report_foreign(&mut self, record: Option<Foreign>, is_foreign: bool, ends_line: bool) -> bool {
+        if !self.examines() {
+            return false;
+        }
+        let foreign = if is_foreign { Foreign::of_line(self.sieve.head()) } else { record };
+        let Some(foreign) = foreign else { return false };
+        self.course.explain();
+        let line = self.lines() + u64::from(!ends_line);
+        self.notify(Notice::Foreign(line, foreign));
+        true
+    }
+
+    /// The stream has ended well, as far as its writer can tell. Reports that it had no usage, where
+    /// nothing has explained that yet. Returns whether that is a failure: in block mode a budget that
+    /// sees no spend would let everything through.
+    pub(crate) fn fails_without_usage(&mut self) -> bool {
+        if self.meter.usage_seen() {
+            return false;
+        }
+        if let Some(why) = self.course.explain_end() {
+            self.notify(Notice::NoUsage(why));
+        }
+        self.mode == Mode::Block && self.budgets.binding().next().is_some()
     }
 
     /// Whether the run may start: its estimate fits beside what other runs have reserved, or only a
@@ -237,7 +284,7 @@ impl Run {
 
     /// The number of the turn that a `result` has ended, as long as nothing of another has come.
     pub(crate) fn idle_turn(&self) -> Option<u64> {
-        self.idle_since_turn.then_some(self.turns)
+        self.course.idle_turn()
     }
 
     /// What is to be reported since the last call.

@@ -40,7 +40,7 @@ const FIXTURES: [(&str, [u64; 5], bool); 24] = [
     ("no-model-usage-then", [413, 44, 2_177, 2_157, 2], false),
     ("cleared", [18, 100, 1_200, 0, 2], false),
     ("cut", [10, 4, 300, 0, 1], true),
-    ("odd", [153, 18, 0, 0, 8], true),
+    ("odd", [1053, 18, 0, 0, 9], true),
 ];
 
 /// Totals and messages of a stream that is read in parts of these sizes, repeated to its end.
@@ -75,7 +75,9 @@ fn totals_do_not_depend_on_the_size_of_reads() {
 fn every_fixture_is_in_the_table() {
     let folder = harness::fixture("");
     let files = std::fs::read_dir(folder).expect("a folder").filter_map(Result::ok);
-    let names: Vec<_> = files.filter_map(|f| f.path().file_stem()?.to_str().map(str::to_owned)).collect();
+    let names = files.filter_map(|file| file.file_name().to_str().map(str::to_owned));
+    // The others are arrays of the same records.
+    let names: Vec<_> = names.filter_map(|name| name.strip_suffix(".jsonl").map(str::to_owned)).collect();
     for name in &names {
         assert!(FIXTURES.iter().any(|(fixture, ..)| fixture == name), "{name}");
     }
@@ -248,7 +250,7 @@ fn first_result(version: &str, resumes: Option<bool>, more: &str, result: &str) 
     let mut scanner = Scanner::default();
     let stream = init + more + result;
     let mut rest = stream.as_bytes();
-    while let Some(found) = scanner.next_line(&mut rest) {
+    while let Some(found) = scanner.next(&mut rest) {
         found.record.map(|record| meter.record(record));
     }
     Classes::default().count(&meter.total().tokens)

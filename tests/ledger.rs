@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use budget_tee::count::tokens::Classes;
 use budget_tee::ledger::book::Book;
-use harness::{assistant, kill, read_until, run, terminal};
+use harness::{NO_SPEND, assistant, kill, read_until, run, terminal};
 use proptest::prelude::*;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -63,7 +63,7 @@ fn a_reservation_ends_with_its_process() {
     kill(&first.child, Signal::KILL);
     first.child.wait().expect("ends");
     assert_eq!(status(&path, &["-l", "1000"]).0["reserved"], 0);
-    assert_eq!(run_with(&path, &args, "").code(), Some(0));
+    assert_eq!(run_with(&path, &args, NO_SPEND).code(), Some(0));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn with_a_window_only_recent_usage_counts() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
     let args = ["-q", "-l", "1000", "-e", "500", "-m", "block"];
     assert_eq!(run_with(&path, &args, "").code(), Some(121));
-    assert_eq!(run_with(&path, &[&args[..], &["--window", "1h"]].concat(), "").code(), Some(0));
+    assert_eq!(run_with(&path, &[&args[..], &["--window", "1h"]].concat(), NO_SPEND).code(), Some(0));
     let (facts, _) = status(&path, &["-l", "400", "-w", "1h"]);
     assert_eq!((&facts["counted"], &facts["budgets"][0]["remaining"]), (&500.into(), &0.into()));
     let room = facts["budgets"][0]["room_in_seconds"].as_f64().expect("a number");

@@ -21,7 +21,7 @@ use budget_tee::count::tokens::{Classes, Spend, Tokens};
 use budget_tee::ledger::redis::address::Address;
 use budget_tee::ledger::store::{LEDGER_WAIT, Request};
 use budget_tee::ledger::{self, Location};
-use harness::{assistant, finish, kill, read_until};
+use harness::{NO_SPEND, assistant, finish, kill, read_until};
 use proptest::prelude::*;
 use rustix::process::Signal;
 use server::{Proxy, Server, free_port};
@@ -389,7 +389,7 @@ fn a_recreated_ledger_is_reported() {
     let mut command = with(&location, &["-q", "-l", "1M", "-m", "block"]);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-    child.stdin.as_mut().expect("piped").write_all(b"{}\n").expect("written");
+    child.stdin.as_mut().expect("piped").write_all(NO_SPEND.as_bytes()).expect("written");
     read_until(child.stdout.as_mut().expect("piped"), "\n");
     server.ask::<()>(&["FLUSHALL"]);
     let message = read_until(child.stderr.as_mut().expect("piped"), "\n");
@@ -444,7 +444,7 @@ fn a_reservation_whose_answer_is_lost_expires_soon() {
     let proxy = Proxy::to(server.port, Duration::ZERO);
     let args = ["-q", "-l", "1000", "-e", "600", "-m", "block", "--offline-grace", "1h"];
     // The first run loads the script and creates the ledger. The answer to the start of the second is lost.
-    assert_eq!(run_with(proxy.ledger("nightly"), &args, "").code(), Some(0));
+    assert_eq!(run_with(proxy.ledger("nightly"), &args, NO_SPEND).code(), Some(0));
     let before = script_calls(&server);
     proxy.drop_answers_after(1);
     assert_eq!(run_with(proxy.ledger("nightly"), &args, "").code(), Some(125));
@@ -510,7 +510,7 @@ fn a_reservation_is_a_lease_on_the_servers_clock() {
     // Sets the end of the lease to the past.
     server.ask::<u64>(&["ZADD", leases, "XX", "CH", &(seconds * 1000).to_string(), &id]);
     assert_eq!(status(&location, &["-l", "1000"]).0["reserved"], 0);
-    assert_eq!(run_with(&location, &args, "").code(), Some(0));
+    assert_eq!(run_with(&location, &args, NO_SPEND).code(), Some(0));
 }
 
 #[test]
@@ -535,8 +535,8 @@ fn a_window_is_measured_on_the_servers_clock() {
         let (facts, _) = status(&location, &["-w", window, "-b", "/a=520"]);
         assert_eq!((&facts["counted"], &facts["usd"]), (&530.into(), &0.002_507.into()), "{level}");
         assert_eq!((&facts["budgets"][0]["used"], &facts["commands"]["/a"]), (&530.into(), &530.into()), "{level}");
-        let exit_code =
-            |limit: &str| run_with(&location, &["-q", "-m", "block", "-e", "0", "-w", window, "-l", limit], "").code();
+        let args = ["-q", "-m", "block", "-e", "0", "-w", window, "-l"];
+        let exit_code = |limit: &str| run_with(&location, &[&args[..], &[limit]].concat(), NO_SPEND).code();
         assert_eq!((exit_code("529"), exit_code("530")), (Some(121), Some(0)), "{level}");
     }
 }
@@ -805,8 +805,8 @@ fn waiting_for_the_server_at_the_end_blocks_neither_the_stop_nor_the_writer() {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("starts");
     let mut stdin = child.stdin.take().expect("piped");
-    stdin.write_all(b"{}\n").expect("written");
-    read_until(child.stdout.as_mut().expect("piped"), "{}\n");
+    stdin.write_all(NO_SPEND.as_bytes()).expect("written");
+    read_until(child.stdout.as_mut().expect("piped"), "\n");
     server.signal(Signal::STOP);
     stdin.write_all(assistant("a", 200).as_bytes()).expect("written");
     let message = read_until(child.stderr.as_mut().expect("piped"), "\n");

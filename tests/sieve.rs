@@ -1,10 +1,13 @@
 //! The sieve compared with its oracle, a meter that is given every line.
 
+mod oracle;
+
 use budget_tee::count::meter::Meter;
 use budget_tee::count::tally::Tally;
 use budget_tee::count::tokens::Spend;
 use budget_tee::run::Run;
 use budget_tee::stream::scan::Scanner;
+use oracle::framed;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -34,8 +37,8 @@ fn facts(meter: &Meter, lines: u64) -> Facts {
 fn scanned(stream: &[u8]) -> Facts {
     let (mut scanner, mut meter, mut lines) = (Scanner::default(), Meter::default(), 0);
     let mut rest = stream;
-    while let Some(found) = scanner.next_line(&mut rest) {
-        lines += 1;
+    while let Some(found) = scanner.next(&mut rest) {
+        lines += u64::from(found.ends_line);
         found.record.map(|line| meter.record(line));
     }
     if let Some(found) = scanner.last_line() {
@@ -145,6 +148,26 @@ proptest! {
         prop_assert_eq!(&sifted(stream.as_bytes(), &cuts), &want, "{}", stream);
         let every_byte: Vec<_> = (0..stream.len()).collect();
         prop_assert_eq!(&sifted(stream.as_bytes(), &every_byte), &want, "{}", stream);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_sieve_skips_no_part_of_an_array(
+        parts in vec((vec(lines(0usize..2), 1..6), any::<u8>()), 1..5),
+        ends in prop_oneof![3 => Just(""), 1 => Just("[\n"), 1 => Just("[{\"type\":\"assist")],
+        cuts in vec(any::<usize>(), 0..30),
+    ) {
+        let stream = parts.iter().map(|(lines, frame)| framed(lines, *frame)).collect::<String>() + ends;
+        let want = scanned(stream.as_bytes());
+        prop_assert_eq!(&sifted(stream.as_bytes(), &cuts), &want, "{}", stream);
+        let every_byte: Vec<_> = (0..stream.len()).collect();
+        prop_assert_eq!(&sifted(stream.as_bytes(), &every_byte), &want, "{}", stream);
+        let lines: Vec<_> = parts.iter().flat_map(|(lines, _)| lines.clone()).collect();
+        let plain = scanned(lines.join("\n").as_bytes());
+        prop_assert_eq!((plain.total, plain.by_model, plain.messages), (want.total, want.by_model, want.messages));
     }
 }
 

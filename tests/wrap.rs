@@ -76,7 +76,7 @@ fn the_first_argument_that_is_not_an_option_starts_the_command() {
 
 #[test]
 fn the_command_writes_to_stderr_directly() {
-    let ran = wrapped(&["-q"], "echo '{}' ; echo error >&2; exit 3");
+    let ran = wrapped(&["-q"], "echo '{\"type\":\"user\"}' ; echo error >&2; exit 3");
     assert_eq!((ran.code(), ran.err.as_str()), (Some(3), "error\n"));
 }
 
@@ -378,7 +378,8 @@ fn a_command_that_closes_its_stdout_is_waited_for() {
 fn a_closed_reader_ends_the_command_quietly() {
     for writes in ["while :; do sleep 0.1; done", "while :; do echo line; done"] {
         let (reader, writer) = pipe().expect("a pipe");
-        let script = format!("exec 2>/dev/null; echo pid $$; trap '' PIPE; {writes}");
+        let script =
+            format!("exec 2>/dev/null; echo '{{\"type\":\"result\",\"usage\":{{}}}}' pid $$; trap '' PIPE; {writes}");
         let mut command = budget_tee(&shell(&["-k", "0.2s"], &script));
         command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
         let child = command.spawn().expect("starts");
@@ -437,7 +438,7 @@ fn on_a_terminal_the_command_stays_in_the_foreground_process_group() {
     let (mut ours, theirs) = terminal(80);
     let mut command = plain("setsid");
     command.args(["--ctty", env!("CARGO_BIN_EXE_budget-tee"), "-q", "--", "sh", "-c"]);
-    command.arg("read line; echo got $line; cut -d' ' -f5 /proc/$$/stat /proc/$PPID/stat; read line");
+    command.arg("read line; echo '{\"type\":\"result\",\"usage\":{}}' got $line; cut -d' ' -f5 /proc/$$/stat /proc/$PPID/stat; read line");
     command.stdin(theirs.try_clone().expect("a copy")).stdout(theirs.try_clone().expect("a copy")).stderr(theirs);
     let mut child = command.spawn().expect("starts");
     drop(command);

@@ -10,7 +10,7 @@ use crate::process::hook::Hooks;
 use crate::process::wake::lock;
 use crate::run::Run;
 use crate::show::bar::frame;
-use crate::show::report::{self, NO_USAGE};
+use crate::show::report;
 use crate::show::screen::{Frame, Screen};
 use crate::show::text::Style;
 
@@ -120,8 +120,12 @@ impl Job {
         self.say_all(message);
         // Again, since the ledger's last word may have brought a budget over its limit.
         self.run_hooks();
-        let stopped = self.run().is_stopped() && matches!(exit, Exit::Done | Exit::Child(_));
-        if stopped { Exit::Stopped } else { exit }
+        let mut run = self.run();
+        match exit {
+            Exit::Done | Exit::Child(_) if run.is_stopped() => Exit::Stopped,
+            _ if exit.is_success() && run.fails_without_usage() => Exit::Failed,
+            _ => exit,
+        }
     }
 
     /// Prints what is still to be reported, and the final report.
@@ -130,9 +134,6 @@ impl Job {
         let mut run = self.run();
         let style = screen.style();
         notices(&mut run, style).iter().for_each(|message| screen.say(message));
-        if exit.is_success() && !run.meter.usage_seen() {
-            screen.say(NO_USAGE);
-        }
         // Nothing ran: there is nothing to report.
         let nothing = matches!(exit, Exit::CannotRun | Exit::NotFound | Exit::Child(126 | 127)) && run.lines() == 0;
         let quiet = exit == Exit::ReaderGone || nothing || screen.is_quiet();

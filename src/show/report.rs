@@ -14,10 +14,16 @@ use crate::error::{Exit, Outcome};
 use crate::run::{Notice, Run, StopReason, Unreachable};
 use crate::show::bar::{NAME_MAX, budget_lines, is_lower_bound};
 use crate::show::text::{Style, plural, seconds};
+use crate::stream::course::NoUsage;
+use crate::stream::foreign::Foreign;
 
-/// What to report where a stream has ended without any usage in it.
+/// What to do about a stream that cannot be counted.
 // The usual reason is that both options are missing: `claude -p` alone prints text.
-pub(crate) const NO_USAGE: &str = "no usage in the stream; run claude with --output-format stream-json --verbose";
+const ADVICE: &str = "run claude with --output-format stream-json --verbose";
+
+/// How much is shown of a text that is no JSON, in columns.
+// Enough to recognise an error message by; with the rest of its line it fills two of a terminal.
+const SAMPLE_MAX: usize = 24;
 
 /// The text of a notice, without the program's name before it.
 pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
@@ -40,6 +46,27 @@ pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
             "the ledger is unreachable and the reservation is used up (--estimate); stopping (--mode block)".to_owned()
         }
         Notice::Finding(finding) => finding_text(finding, run, style),
+        Notice::Foreign(line, foreign) => foreign_text(*line, foreign, style),
+        Notice::Cut => "the stream ends inside a record: it was cut, and that record is not counted".to_owned(),
+        Notice::NoUsage(NoUsage::Init) => "no usage in the stream: it ended after its init line".to_owned(),
+        Notice::NoUsage(NoUsage::Cut) => "no usage in the stream before it was cut".to_owned(),
+        Notice::NoUsage(NoUsage::Unknown) => format!("no usage in the stream; {ADVICE}"),
+    }
+}
+
+/// What a stream is that cannot be counted; text from it is cleaned and cut.
+fn foreign_text(line: u64, foreign: &Foreign, style: Style) -> String {
+    let line = exact(line);
+    match foreign {
+        Foreign::Compressed(with) => format!("the stream is compressed ({with}): decompress it to count it"),
+        Foreign::Utf16 => "the stream is UTF-16: convert it to count it (iconv -f UTF-16 -t UTF-8)".to_owned(),
+        Foreign::Text(text) => {
+            format!("line {line} is no JSON record (\"{}\"); {ADVICE}", style.label(text, SAMPLE_MAX))
+        }
+        Foreign::Json(Some(kind)) => {
+            format!("line {line} is JSON of an unknown kind ({}); {ADVICE}", style.label(kind, SAMPLE_MAX))
+        }
+        Foreign::Json(None) => format!("line {line} is JSON of an unknown kind; {ADVICE}"),
     }
 }
 

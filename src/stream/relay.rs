@@ -133,7 +133,7 @@ impl Relay<'_> {
             let (taken, rest) = bytes.split_at(fed.taken);
             // A filter has no child to end: it stops by closing both sides. A wrapper goes on, since what the
             // child still writes was spent, and may hold its `result`.
-            let ends = fed.stops && self.ends_at_stop;
+            let ends = fed.ends && self.ends_at_stop;
             if ends {
                 give_back(&input, rest.len());
             }

@@ -1,98 +1,151 @@
-//! The scanner: finds the wanted values of each line, by path, while the bytes pass.
+//! The scanner: finds the records of a stream, one a line or one an element of an array, while the
+//! bytes pass.
 //!
-//! It takes whatever a read gave and keeps its place between reads, so that no line has to be in
-//! memory. `paths` says which values are wanted; what is not wanted need not even be valid JSON.
+//! It takes whatever a read gave and keeps its place between reads: neither a line nor an array has
+//! to be in memory. What a record says is read by `values`.
+//!
+//! - A line is a record where its outermost value is an object that is closed before the line ends.
+//!   At most 64 bytes without `{` and `"` may stand before it, as log drivers put there; what
+//!   stands behind it is ignored.
+//! - A stream is an array where `[` is the first of it that is not blank, and an element or the line's
+//!   end follows. Each object in it is a record as it closes, over any number of lines. After its `]`
+//!   lines are lines again, so that several processes may follow each other.
+//! - Further on, a line that is a `[` alone begins such an array. A `[` right before the first `{` of a
+//!   line, behind a prefix or not, begins one that ends with its line.
+//! - A broken element is skipped by its brackets. Where it has lost some, an object in a line's first
+//!   column, or one that begins a line no further in than the broken one began, is where to go on.
 
-use std::borrow::Cow;
-use std::fmt;
+use memchr::memchr;
 
-use memchr::{memchr, memchr2};
-use serde::de::{IgnoredAny, Visitor};
-
-use crate::stream::paths::{Field, Node, Scalar, Step};
-use crate::stream::record::{Record, WANTED_MAX};
+use crate::stream::record::Record;
+use crate::stream::values::{Progress, Values};
 
 /// A byte order mark, which may stand before a line's value.
 const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
-/// An incremental scanner of lines; see [`Scanner::next_line`].
-// Why not serde_json: its `Value` fails at depth 128, on lone surrogates and on bad UTF-8, and a typed
-// struct loses the whole line on one odd number or one duplicate key. Here a line of any length and any
-// nesting costs the same few kilobytes, and an odd value costs itself.
+/// The longest prefix of a line, in bytes: timestamps, `data: `, a container's name, colour codes.
+const PREFIX_MAX: u8 = 64;
+
+/// An incremental scanner of records; see [`Scanner::next`].
 #[derive(Debug)]
 pub struct Scanner {
-    state: State,
-    /// The wanted objects and arrays that are open, outermost first; never more than the longest path.
-    path: Vec<Node>,
-    /// The key or wanted scalar being read.
-    text: Vec<u8>,
-    /// That text contains an escape.
-    escaped: bool,
-    /// The last byte was a backslash inside a string.
-    escape: bool,
-    /// The line has begun.
+    frame: Frame,
+    values: Values,
+    /// The array that is open.
+    array: Option<Array>,
+    /// Some of the line has come.
     begun: bool,
-    /// The line that ended last was an object, and the object was closed.
-    counts: bool,
-    record: Record,
+    /// Nothing but blanks and a byte order mark has come of the stream.
+    fresh: bool,
+    found: Found,
 }
 
+/// Where in a line or an array the scanner stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Before the outermost value; so many bytes of a byte order mark have passed.
-    Before(usize),
-    /// In a wanted object before a key; `true` where the object may end instead.
-    Key(bool),
-    KeyText,
-    Colon(Step),
-    Value(Step),
-    /// In a wanted array, right after its `[`.
-    FirstElement,
-    AfterValue,
-    /// In a string or another scalar that is a value, wanted or not.
-    Text(Option<Field>),
-    Scalar(Option<Field>),
-    /// In an object or array that is not wanted, at this depth; and in a string inside one.
-    Nested(u64),
-    NestedText(u64),
-    /// The outermost object has ended.
-    Closed,
-    /// The line is no record.
-    Broken,
+enum Frame {
+    /// Before a line's value; so many bytes of a byte order mark have passed.
+    Start(u8),
+    Prefix(Prefix),
+    /// In the line's object.
+    Object,
+    /// Behind what counts, or in a line where nothing does.
+    Rest(Rest),
+    /// Between the elements of an array; `true` where the next one is due.
+    Between(bool),
+    /// In an element that is an object.
+    Element,
+    /// In an element that is skipped; `true` where that is because it is broken.
+    Skipped(bool),
+}
+
+/// What stands before the first `{` of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Prefix {
+    bytes: u8,
+    /// It begins with the first `[` of the stream.
+    is_list: bool,
+    /// It is a `[` alone, at the start of a line.
+    is_alone: bool,
+    /// An element may follow what came last.
+    is_open: bool,
+}
+
+/// What a line comes to whose rest is ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Record,
+    /// The end of an array.
+    Array,
+    Nothing,
+}
+
+/// An array that is open.
+#[derive(Clone, Copy, Debug)]
+struct Array {
+    /// It began within its line and ends with it.
+    ends_with_line: bool,
+    /// An object has begun in it: it does not only look like an array.
+    has_objects: bool,
+    /// Blanks before its element that began last, where that began a line.
+    element_indent: Option<usize>,
+    /// Blanks in this line, as long as nothing else has come.
+    indent: Option<usize>,
+}
+
+/// What was found last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    has_record: bool,
+    ends_line: bool,
+    is_foreign: bool,
+}
+
+/// A line or an array's element that has ended.
+#[derive(Debug)]
+pub struct Scanned<'a> {
+    /// The record, where it was one.
+    pub record: Option<&'a Record>,
+    /// Whether a line has ended.
+    pub ends_line: bool,
+    /// Whether it was a line with something in it that is neither a record nor part of an array.
+    pub is_foreign: bool,
 }
 
 impl Default for Scanner {
     fn default() -> Self {
         Scanner {
-            state: State::Before(0),
-            path: Vec::with_capacity(8),
-            text: Vec::new(),
-            escaped: false,
-            escape: false,
+            frame: Frame::Start(0),
+            values: Values::default(),
+            array: None,
             begun: false,
-            counts: false,
-            record: Record::default(),
+            fresh: true,
+            found: Found::default(),
         }
     }
 }
 
 impl Scanner {
-    /// Scans through the next newline and takes those bytes off `bytes`. Returns `None` where the
-    /// bytes end first: the next call goes on where this one stopped.
-    pub fn next_line(&mut self, bytes: &mut &[u8]) -> Option<Scanned<'_>> {
-        // Not at the end of the line before: its record is still being read then.
-        if self.state == State::Before(0) && !self.begun {
-            self.record.clear();
-        }
+    /// Scans through the next newline or array's element and takes those bytes off `bytes`. Returns
+    /// `None` where the bytes end first: the next call goes on where this one stopped.
+    pub fn next(&mut self, bytes: &mut &[u8]) -> Option<Scanned<'_>> {
         let all = *bytes;
-        self.begun |= !all.is_empty();
         let mut at = 0;
         while let Some(&byte) = all.get(at) {
-            if byte == b'\n' {
-                *bytes = &all[at + 1..];
-                return Some(self.end_line());
+            let has_found = if byte == b'\n' {
+                at += 1;
+                self.end_line();
+                true
+            } else {
+                let (taken, closed) = self.step(byte, &all[at..]);
+                at += taken;
+                self.begun |= taken > 0;
+                self.found = Found { has_record: closed, ..Found::default() };
+                closed
+            };
+            if has_found {
+                *bytes = &all[at..];
+                return Some(self.found());
             }
-            at += self.scan(byte, &all[at..]);
         }
         *bytes = &[];
         None
@@ -100,7 +153,11 @@ impl Scanner {
 
     /// The last line, where the stream ended without a newline after it.
     pub fn last_line(&mut self) -> Option<Scanned<'_>> {
-        self.begun.then(|| self.end_line())
+        if !self.begun {
+            return None;
+        }
+        self.end_line();
+        Some(self.found())
     }
 
     /// Whether the last line has ended and nothing of the next has come.
@@ -108,280 +165,220 @@ impl Scanner {
         !self.begun
     }
 
-    /// The line that ended last, as long as nothing of the next has come.
-    pub(crate) fn ended_line(&self) -> Scanned<'_> {
-        Scanned { record: self.counts.then_some(&self.record) }
+    /// Whether an object or an array of them is open, which would be cut off if the stream ended here.
+    pub fn is_in_record(&self) -> bool {
+        self.frame == Frame::Object || self.array.is_some_and(|array| array.has_objects)
     }
 
-    fn end_line(&mut self) -> Scanned<'_> {
-        self.counts = self.state == State::Closed;
-        self.state = State::Before(0);
-        self.path.clear();
-        self.text.clear();
-        self.escaped = false;
-        self.escape = false;
+    /// Whether the next line must be scanned, whatever stands in it: an array is open, or this may
+    /// still become a stream that is one array.
+    pub(crate) fn needs_next_line(&self) -> bool {
+        self.fresh || self.array.is_some()
+    }
+
+    /// What was found last, as long as no more bytes have been scanned.
+    pub(crate) fn found(&self) -> Scanned<'_> {
+        let Found { has_record, ends_line, is_foreign } = self.found;
+        Scanned { record: has_record.then(|| self.values.record()), ends_line, is_foreign }
+    }
+
+    /// A line has ended. An array goes on, except in a string, which cannot hold a newline.
+    fn end_line(&mut self) {
         self.begun = false;
-        self.ended_line()
-    }
-
-    /// Goes on from `byte`, the first of `bytes` and not a newline. Returns how many bytes it took.
-    fn scan(&mut self, byte: u8, bytes: &[u8]) -> usize {
-        match self.state {
-            State::KeyText => self.text(bytes, true),
-            State::Text(field) => self.text(bytes, field.is_some()),
-            State::NestedText(_) => self.text(bytes, false),
-            State::Scalar(field) => self.scalar(bytes, field),
-            State::Nested(depth) => self.nested(bytes, depth),
-            State::Closed | State::Broken => memchr(b'\n', bytes).unwrap_or(bytes.len()),
-            _ => {
-                self.state = self.structure(byte);
-                // A scalar's first byte is part of it.
-                usize::from(!matches!(self.state, State::Scalar(_)))
-            }
-        }
-    }
-
-    /// One byte between keys and values.
-    fn structure(&mut self, byte: u8) -> State {
-        let blank = matches!(byte, b' ' | b'\t' | b'\r');
-        match (self.state, byte) {
-            (State::Before(n), _) if BOM.get(n) == Some(&byte) => State::Before(n + 1),
-            (State::Before(1 | 2), _) => State::Broken,
-            (state, _) if blank => state,
-            (State::Before(_), b'{') => self.open(Node::Root, State::Key(true)),
-            (State::Key(_), b'"') => {
-                self.text.clear();
-                self.escaped = false;
-                State::KeyText
-            }
-            (State::Key(true) | State::AfterValue, b'}') => self.close(false),
-            (State::FirstElement | State::AfterValue, b']') => self.close(true),
-            (State::Colon(step), b':') => State::Value(step),
-            (State::AfterValue, b',') => match self.path.last() {
-                Some(&node) if node.is_array() => State::Value(node.element()),
-                _ => State::Key(false),
+        let (begins_array, is_open) = match self.frame {
+            Frame::Prefix(Prefix { is_list, is_alone, is_open, .. }) => (is_list || is_alone && is_open, is_open),
+            _ => (false, false),
+        };
+        self.found = Found {
+            has_record: self.frame == Frame::Rest(Rest::Record),
+            ends_line: true,
+            is_foreign: match self.frame {
+                Frame::Prefix(_) => !(begins_array && is_open),
+                Frame::Object | Frame::Rest(Rest::Nothing) => true,
+                _ => false,
             },
-            (State::FirstElement, _) => {
-                self.state = State::Value(self.path.last().map_or(Step::Skip, |node| node.element()));
-                self.structure(byte)
-            }
-            (State::Value(step), _) => self.value(step, byte),
-            _ => State::Broken,
-        }
-    }
-
-    /// The first byte of a value.
-    fn value(&mut self, step: Step, byte: u8) -> State {
-        let field = match step {
-            Step::Keep(field) => Some(field),
-            _ => None,
         };
-        match (byte, step) {
-            (b'{', Step::Object(node)) => self.open(node, State::Key(true)),
-            (b'[', Step::Array(node)) => self.open(node, State::FirstElement),
-            (b'{' | b'[', _) => State::Nested(1),
-            (b'}' | b']' | b',' | b':', _) => State::Broken,
-            (b'"', _) => {
-                self.text.clear();
-                self.escaped = false;
-                State::Text(field)
+        match &mut self.array {
+            None if begins_array => {
+                self.begin_array(false, Some(0));
+                self.frame = Frame::Between(is_open);
+            }
+            Some(array) if !array.ends_with_line => {
+                array.indent = Some(0);
+                if matches!(self.frame, Frame::Element | Frame::Skipped(_)) && self.values.end_line() {
+                    self.give_up();
+                }
             }
             _ => {
-                self.text.clear();
-                State::Scalar(field)
+                self.array = None;
+                self.frame = Frame::Start(0);
             }
         }
     }
 
-    fn open(&mut self, node: Node, inside: State) -> State {
-        // The key was kept as text until its value began.
-        self.record.open(node, &lossy(&self.text));
-        self.path.push(node);
-        inside
-    }
-
-    fn close(&mut self, array: bool) -> State {
-        match self.path.last() {
-            Some(&node) if node.is_array() == array => {
-                self.path.pop();
-                self.record.close(node);
-                if self.path.is_empty() { State::Closed } else { State::AfterValue }
+    /// Goes on from `byte`, the first of `bytes` and not a newline. Returns how many bytes it took, and
+    /// whether a record of an array ended with them.
+    fn step(&mut self, byte: u8, bytes: &[u8]) -> (usize, bool) {
+        if let Some(indent) = self.array.and_then(|array| array.indent) {
+            if is_blank(byte) {
+                self.array = self.array.map(|array| Array { indent: Some(indent.saturating_add(1)), ..array });
+                return (1, false);
             }
-            _ => State::Broken,
+            self.resume(byte, indent);
         }
-    }
-
-    /// Inside a string: goes to its end, to the newline that breaks it, or to the end of the bytes.
-    fn text(&mut self, bytes: &[u8], kept: bool) -> usize {
-        // From quote to quote: almost all bytes of a stream are in strings, and memchr passes over them in
-        // vector steps. A quote counts by the backslashes before it; the newline ends the line
-        // whatever was open, so that a broken one costs itself alone.
-        let start = usize::from(std::mem::take(&mut self.escape));
-        let mut from = start;
-        let end = loop {
-            match memchr2(b'"', b'\n', &bytes[from..]).map(|next| from + next) {
-                Some(quote) if bytes[quote] == b'"' && ends_in_escape(&bytes[start..quote]) => from = quote + 1,
-                end => break end,
+        let (taken, closed) = match self.frame {
+            Frame::Rest(_) => (memchr(b'\n', bytes).unwrap_or(bytes.len()), false),
+            Frame::Object | Frame::Element | Frame::Skipped(_) => self.scan_value(bytes),
+            Frame::Start(bom) => {
+                self.frame = self.start(bom, byte);
+                (1, false)
+            }
+            Frame::Prefix(prefix) => {
+                self.frame = self.prefix(prefix, byte);
+                (1, false)
+            }
+            Frame::Between(is_due) => {
+                self.frame = self.between(is_due, byte);
+                (1, false)
             }
         };
-        let text = &bytes[..end.unwrap_or(bytes.len())];
-        if kept {
-            self.escaped |= memchr(b'\\', text).is_some();
-            self.keep(text);
+        // A byte that breaks an element is not taken: it comes again, still the first of its line.
+        if let (Some(array), 1..) = (&mut self.array, taken) {
+            array.indent = None;
         }
-        match end {
-            Some(quote) if bytes[quote] == b'"' => {
-                self.state = self.end_text();
-                quote + 1
-            }
-            Some(newline) => newline,
-            None => {
-                self.escape = ends_in_escape(&bytes[start..]);
-                bytes.len()
-            }
+        (taken, closed)
+    }
+
+    /// Before `byte`, the first of an array's line that is not blank: begins again where the array is
+    /// broken, which is the only case in which the layout tells more than the brackets.
+    fn resume(&mut self, byte: u8, indent: usize) {
+        let element_indent = self.array.and_then(|array| array.element_indent);
+        let is_broken = self.frame == Frame::Skipped(true);
+        let leaves = match byte {
+            // No comma, or brackets alone: these are lines, behind one that only looked like an array.
+            b'{' => matches!(self.frame, Frame::Between(false) | Frame::Skipped(_)),
+            // The array of another process; that of the one before was cut.
+            b'[' => is_broken || matches!(self.frame, Frame::Between(_)),
+            _ => false,
+        };
+        if indent == 0 && leaves {
+            self.array = None;
+            self.frame = Frame::Start(0);
+        } else if byte == b'{' && is_broken && element_indent.is_some_and(|of| indent <= of) {
+            self.frame = Frame::Between(true);
         }
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        // One byte over the limit is kept, to know that there were more.
-        if self.text.len() <= WANTED_MAX {
-            let room = WANTED_MAX + 1 - self.text.len();
-            self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    fn scan_value(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let (taken, progress) = self.values.scan(bytes);
+        match (progress, self.frame) {
+            (Progress::Open, _) => {}
+            (Progress::Closed, Frame::Object) => self.frame = Frame::Rest(Rest::Record),
+            (Progress::Broken, Frame::Object) => self.frame = Frame::Rest(Rest::Nothing),
+            (Progress::Closed, frame) => {
+                self.frame = Frame::Between(false);
+                return (taken, frame == Frame::Element);
+            }
+            (Progress::Broken, _) => self.give_up(),
+        }
+        (taken, false)
+    }
+
+    /// Skips what is left of an array's element.
+    fn give_up(&mut self) {
+        self.frame = if self.values.give_up() { Frame::Skipped(true) } else { Frame::Between(false) };
+    }
+
+    /// Before a line's value.
+    fn start(&mut self, bom: u8, byte: u8) -> Frame {
+        if BOM.get(usize::from(bom)) == Some(&byte) {
+            return Frame::Start(bom + 1);
+        }
+        if is_blank(byte) && matches!(bom, 0 | 3) {
+            return Frame::Start(bom);
+        }
+        let is_first = std::mem::take(&mut self.fresh);
+        let prefix = Prefix { bytes: 0, is_list: false, is_alone: false, is_open: false };
+        match (bom, byte) {
+            (0 | 3, b'[') => {
+                Frame::Prefix(Prefix { bytes: 1, is_list: is_first, is_alone: !self.begun, is_open: true })
+            }
+            // Part of a byte order mark is none.
+            (1 | 2, _) => self.prefix(Prefix { bytes: bom, ..prefix }, byte),
+            _ => self.prefix(prefix, byte),
         }
     }
 
-    fn end_text(&mut self) -> State {
-        match self.state {
-            State::NestedText(depth) => State::Nested(depth),
-            State::KeyText => {
-                let node = self.path.last().copied().unwrap_or(Node::Root);
-                let Some(key) = decode(&self.text, self.escaped) else {
-                    return State::Colon(Step::Skip);
-                };
-                let step = self.record.key(node, &key);
-                // `open` takes the name of a model from the text.
-                if let Cow::Owned(key) = key {
-                    self.text = key.into_bytes();
+    /// Before the first `{` of a line that does not begin with it.
+    fn prefix(&mut self, prefix: Prefix, byte: u8) -> Frame {
+        let Prefix { bytes, is_list, is_open, .. } = prefix;
+        match byte {
+            b'{' if is_open => {
+                self.begin_array(!is_list, None);
+                self.between(true, byte)
+            }
+            b'{' => {
+                self.values.begin();
+                Frame::Object
+            }
+            // A first element that is no object.
+            b'"' | b'[' if is_list && is_open => {
+                self.begin_array(false, None);
+                self.between(true, byte)
+            }
+            b'"' => Frame::Rest(Rest::Nothing),
+            // Any number of blanks may stand in an array, and numbers before its first object.
+            _ if is_list && is_open && is_blank(byte) => Frame::Prefix(prefix),
+            _ if bytes == PREFIX_MAX && is_list => {
+                self.begin_array(false, None);
+                self.between(false, byte)
+            }
+            _ if bytes == PREFIX_MAX => Frame::Rest(Rest::Nothing),
+            _ => Frame::Prefix(Prefix {
+                bytes: bytes + 1,
+                // `[INFO] {`
+                is_list: is_list && byte != b']',
+                is_open: byte == b'[' || byte == b',' && is_list || is_open && is_blank(byte),
+                is_alone: prefix.is_alone && byte == b'\r',
+            }),
+        }
+    }
+
+    fn begin_array(&mut self, ends_with_line: bool, indent: Option<usize>) {
+        self.array = Some(Array { ends_with_line, has_objects: false, element_indent: None, indent });
+    }
+
+    /// Between the elements of an array. What is neither bracket nor string is skipped: a number, or
+    /// what should not be there.
+    fn between(&mut self, is_due: bool, byte: u8) -> Frame {
+        match byte {
+            b'{' => {
+                if let Some(array) = &mut self.array {
+                    array.element_indent = array.indent;
+                    array.has_objects = true;
                 }
-                State::Colon(step)
+                self.values.begin();
+                Frame::Element
             }
-            State::Text(Some(field)) => {
-                if let Some(text) = decode(&self.text, self.escaped) {
-                    self.record.put(field, Scalar::Text(&text));
-                }
-                State::AfterValue
+            b'[' => {
+                self.values.skip_nested();
+                Frame::Skipped(false)
             }
-            _ => State::AfterValue,
+            b'"' => {
+                self.values.skip_text();
+                Frame::Skipped(false)
+            }
+            b']' => {
+                self.array = None;
+                Frame::Rest(Rest::Array)
+            }
+            b',' => Frame::Between(true),
+            _ if is_blank(byte) => Frame::Between(is_due),
+            _ => Frame::Between(false),
         }
     }
-
-    /// Inside a number, `true`, `false`, `null`, or anything else that is not quoted.
-    fn scalar(&mut self, bytes: &[u8], field: Option<Field>) -> usize {
-        let ends = |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n');
-        let end = bytes.iter().position(ends);
-        let part = &bytes[..end.unwrap_or(bytes.len())];
-        if let Some(field) = field {
-            self.keep(part);
-            if end.is_some() {
-                self.record.put(field, read_scalar(&self.text));
-            }
-        }
-        if end.is_some() {
-            self.state = State::AfterValue;
-        }
-        part.len()
-    }
-
-    /// Inside an object or array that is not wanted.
-    fn nested(&mut self, bytes: &[u8], mut depth: u64) -> usize {
-        // A counter and no stack: 100,000 levels cost nothing. Brackets and braces are not told apart, since
-        // what is skipped need not be valid.
-        for (at, byte) in bytes.iter().enumerate() {
-            match byte {
-                b'"' => {
-                    self.state = State::NestedText(depth);
-                    return at + 1;
-                }
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' if depth == 1 => {
-                    self.state = State::AfterValue;
-                    return at + 1;
-                }
-                b'}' | b']' => depth -= 1,
-                b'\n' => {
-                    self.state = State::Nested(depth);
-                    return at;
-                }
-                _ => {}
-            }
-        }
-        self.state = State::Nested(depth);
-        bytes.len()
-    }
 }
 
-/// A line that has ended.
-#[derive(Debug)]
-pub struct Scanned<'a> {
-    /// Its record, where its outermost value was an object that was closed.
-    pub record: Option<&'a Record>,
-}
-
-/// Whether a backslash at the end of a text escapes what follows, and is not escaped itself.
-fn ends_in_escape(text: &[u8]) -> bool {
-    text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
-}
-
-/// The characters of a JSON string between its quotes; `None` where it is too long to be wanted.
-fn decode(raw: &[u8], escaped: bool) -> Option<Cow<'_, str>> {
-    // Bytes that are not UTF-8 and lone surrogates are replaced and not refused: an id with one must still
-    // be equal to itself.
-    if raw.len() > WANTED_MAX {
-        return None;
-    }
-    if !escaped {
-        return Some(lossy(raw));
-    }
-    let quoted = [b"\"", raw, b"\""].concat();
-    let mut json = serde_json::Deserializer::from_slice(&quoted);
-    let bytes = serde::Deserializer::deserialize_bytes(&mut json, Bytes).unwrap_or_else(|_| raw.to_vec());
-    Some(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// [`String::from_utf8_lossy`], which is slow where there is nothing to replace.
-fn lossy(text: &[u8]) -> Cow<'_, str> {
-    std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
-}
-
-/// Takes a JSON string as bytes, in which `serde_json` allows lone surrogates and bad UTF-8.
-struct Bytes;
-
-impl Visitor<'_> for Bytes {
-    type Value = Vec<u8>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-        Ok(bytes.to_vec())
-    }
-}
-
-/// A number, `true`, or a scalar that no field takes.
-fn read_scalar(text: &[u8]) -> Scalar<'_> {
-    match text {
-        b"true" => Scalar::True,
-        b"null" | b"false" => Scalar::Absent,
-        _ => number(text).map_or(Scalar::Absent, Scalar::Number),
-    }
-}
-
-/// The text of a JSON number of any size: 1e400 is one.
-fn number(text: &[u8]) -> Option<&str> {
-    if text.len() > WANTED_MAX {
-        return None;
-    }
-    serde_json::from_slice::<IgnoredAny>(text).ok()?;
-    std::str::from_utf8(text).ok()
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r')
 }

@@ -1,7 +1,8 @@
 //! The sieve: skips lines that have nothing to be counted.
 //!
 //! A line that has none of a few words in it, plain or with `\u` escapes, never changes a total, so that
-//! it is safe to skip. A line with such a word goes through the [`Scanner`], which decides.
+//! it is safe to skip. A line with such a word goes through the [`Scanner`], which decides, and so do all
+//! lines of an array.
 
 use aho_corasick::Span;
 use aho_corasick::packed::Searcher;
@@ -21,14 +22,14 @@ const ESCAPES: [&str; 4] = ["\\u004", "\\u005", "\\u006", "\\u007"];
 // Longer needles were slower. In JSON inside a string the quote behind a key is escaped, so that imitations
 // are not found. Each word that the meter looks at must stand here.
 const WORDS: [(&str, &[&str]); 7] = [
-    // Tokens.
-    ("ge\"", &["\"usage\"", "\"modelUsage\""]),
     // The deltas that follow belong to this message.
     ("rt\"", &["\"message_start\""]),
     // A turn has ended, whatever else the record says.
     ("lt\"", &["\"result\""]),
     // Such a message may not be in the figures of the `result`; they decide what a first one includes.
     ("ed\"", &["\"aborted\"", "\"task_started\"", "\"hook_started\""]),
+    // Tokens.
+    ("ge\"", &["\"usage\"", "\"modelUsage\""]),
     // They decide what a first `result` includes.
     ("on\"", &["\"claude_code_version\""]),
     ("ry\"", &["\"compact_boundary\""]),
@@ -36,15 +37,32 @@ const WORDS: [(&str, &[&str]); 7] = [
     ("et\"", &["\"conversation_reset\""]),
 ];
 
+/// A line that is a `[` alone, with how the line before it ends: an array of many lines begins, and
+/// those that follow need not hold a word.
+// The order of all needles matters. The search sorts them into eight buckets by their number, and a bucket
+// finds every mix of its needles. Beside a word with a `t` or `y` before its quote, these had each `{"` at
+// the start of a line looked at: 15 % more instructions for lines of 300 bytes. Three bytes, since the search
+// takes as many as its shortest needle has.
+const ARRAYS: [&str; 2] = ["\n[\n", "\n[\r"];
+
+/// How much is kept of the start of a line that is examined, in bytes.
+const HEAD_MAX: usize = 80;
+
 /// A sieve, and the scanner behind it.
 #[derive(Debug)]
 pub struct Sieve {
-    /// Finds the ends of words, and escapes. `None` where the processor has no vector instructions
-    /// for it: every line is scanned then.
+    /// Finds the ends of words, escapes, and the starts of arrays. `None` where the processor has no
+    /// vector instructions for it: every line is scanned then.
     searcher: Option<Searcher>,
     scanner: Scanner,
     /// The start of a line that has not ended.
     kept: Vec<u8>,
+    /// How much of that the scanner has taken, once it is to be scanned.
+    scanned: Option<usize>,
+    /// Every line is scanned, and its start is kept.
+    examines: bool,
+    is_cut: bool,
+    head: Vec<u8>,
     lines: u64,
 }
 
@@ -73,34 +91,47 @@ impl<'a> Chunk<'a> {
 
 impl Default for Sieve {
     fn default() -> Self {
-        let sought = WORDS.iter().map(|(end, _)| *end).chain(ESCAPES);
-        Sieve { searcher: Searcher::new(sought), scanner: Scanner::default(), kept: Vec::new(), lines: 0 }
+        let sought = WORDS.iter().map(|(end, _)| *end).chain(ESCAPES).chain(ARRAYS);
+        Sieve {
+            searcher: Searcher::new(sought),
+            scanner: Scanner::default(),
+            kept: Vec::new(),
+            scanned: None,
+            examines: false,
+            is_cut: false,
+            head: Vec::new(),
+            lines: 0,
+        }
     }
 }
 
 impl Sieve {
-    /// Takes lines off the chunk through the next one that may count; all of the chunk where there is
-    /// none. The next chunk must go on where this one ends.
-    pub fn next_line(&mut self, chunk: &mut Chunk<'_>) -> Option<Scanned<'_>> {
-        while chunk.at < chunk.bytes.len() {
+    /// Takes bytes off the chunk through the next line that may count, or the next element of an array;
+    /// all of the chunk where there is none. The next chunk must go on where this one ends.
+    pub fn next(&mut self, chunk: &mut Chunk<'_>) -> Option<Scanned<'_>> {
+        while self.scanned.is_some() || chunk.at < chunk.bytes.len() {
             if self.take(chunk) {
-                return Some(self.scanner.ended_line());
+                return Some(self.scanner.found());
             }
         }
         None
     }
 
-    /// The last line, where the stream ended without a newline after it and it may count.
-    pub fn last_line(&mut self) -> Option<Scanned<'_>> {
-        if self.is_at_line_start() {
-            return None;
+    /// Where the stream ended without a newline: what is left of its last line. To be called until it
+    /// returns `None`, since that may be several elements of an array.
+    pub fn next_at_end(&mut self) -> Option<Scanned<'_>> {
+        if !self.kept.is_empty() && self.scanned.is_none() {
+            self.scanned = Some(0);
         }
-        self.lines += 1;
-        if self.may_count(&self.kept) {
-            self.scan_kept();
+        while self.scanned.is_some() {
+            if self.scan_kept() {
+                return Some(self.scanner.found());
+            }
         }
-        self.kept.clear();
-        self.scanner.last_line()
+        self.is_cut |= self.scanner.is_in_record();
+        let last = self.scanner.last_line();
+        self.lines += u64::from(last.is_some());
+        last
     }
 
     /// Whether the last line has ended and nothing of the next has come.
@@ -108,39 +139,60 @@ impl Sieve {
         self.kept.is_empty() && self.scanner.is_at_line_start()
     }
 
+    /// Whether the stream ended inside an object or an array.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// From the next line on every line is scanned, and its start is kept, or no longer.
+    pub fn examine(&mut self, examines: bool) {
+        self.examines = examines;
+    }
+
+    /// The start of the line that was examined last.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
     /// Lines that have ended, those that cannot count among them.
     pub fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Takes the next part off the chunk: the end of a line that began before it, lines that are
-    /// complete in it, or the start of one that goes on after it. Returns whether the scanner has come
-    /// to the end of a line.
+    /// Takes the next part off the chunk: what belongs to a line or an array that is being scanned,
+    /// lines that are complete in it, or the start of one that goes on after it. Returns whether the
+    /// scanner has found something.
     fn take(&mut self, chunk: &mut Chunk<'_>) -> bool {
-        let bytes = chunk.bytes;
-        if chunk.at < chunk.complete && self.is_at_line_start() {
+        if self.scanned.is_some() {
+            return self.scan_kept();
+        }
+        if !self.scanner.is_at_line_start() || self.kept.is_empty() && self.must_scan(chunk.bytes[chunk.at]) {
+            return self.scan(chunk);
+        }
+        if self.kept.is_empty() && chunk.at < chunk.complete {
             return self.take_complete(chunk);
         }
-        let rest = &bytes[chunk.at..];
+        let rest = &chunk.bytes[chunk.at..];
         let newline = if chunk.at < chunk.complete { memchr(b'\n', rest) } else { None };
         let part = newline.map_or(rest, |newline| &rest[..=newline]);
-        chunk.at += part.len();
-        let ended = newline.is_some();
-        self.lines += u64::from(ended);
-        if !self.scanner.is_at_line_start() || self.kept.len() + part.len() > KEPT_MAX {
-            self.scan_kept();
-            return self.scan(part);
-        }
-        self.kept.extend_from_slice(part);
-        if !ended {
+        if self.kept.len() + part.len() > KEPT_MAX {
+            if self.kept.is_empty() {
+                return self.scan(chunk);
+            }
+            self.scanned = Some(0);
             return false;
         }
-        let counts = self.may_count(&self.kept);
-        if counts {
-            self.scan_kept();
+        self.kept.extend_from_slice(part);
+        chunk.at += part.len();
+        if newline.is_some() {
+            if self.find(&self.kept, 0).is_some() {
+                self.scanned = Some(0);
+            } else {
+                self.lines += 1;
+                self.kept.clear();
+            }
         }
-        self.kept.clear();
-        counts
+        false
     }
 
     /// Takes lines that are complete in the chunk, through the next one that may count.
@@ -155,41 +207,73 @@ impl Sieve {
             return false;
         };
         let start = memrchr(b'\n', &lines[from..found]).map_or(from, |newline| from + newline + 1);
-        let end = memchr(b'\n', &lines[found..]).map_or(lines.len(), |newline| found + newline + 1);
-        self.lines += count_lines(&lines[from..start]) + 1;
-        chunk.at = end;
-        self.scan(&lines[start..end])
+        self.lines += count_lines(&lines[from..start]);
+        chunk.at = start;
+        self.scan(chunk)
     }
 
-    /// Where the first word or escape stands in `lines`, not before `from`.
+    /// Whether the line that begins with this byte must be scanned, whatever stands in it.
+    fn must_scan(&self, first: u8) -> bool {
+        // The elements of an array count as they come, so that its start is not kept either.
+        self.examines || first == b'[' || self.scanner.needs_next_line()
+    }
+
+    /// Where the first word or escape stands in `lines`, not before `from`, or the start of an array.
     fn find(&self, lines: &[u8], from: usize) -> Option<usize> {
         let Some(searcher) = &self.searcher else { return Some(from) };
         let mut rest = Span::from(from..lines.len());
         while let Some(found) = searcher.find_in(lines, rest) {
-            let is_word = match WORDS.get(found.pattern().as_usize()) {
+            let pattern = found.pattern().as_usize();
+            let is_sought = match WORDS.get(pattern) {
                 Some((_, words)) => words.iter().any(|word| lines[..found.end()].ends_with(word.as_bytes())),
                 None => true,
             };
-            if is_word {
-                return Some(found.start());
+            if is_sought {
+                // A newline belongs to the line before.
+                let is_array = pattern >= WORDS.len() + ESCAPES.len();
+                return Some(found.start() + usize::from(is_array));
             }
             rest.start = found.end();
         }
         None
     }
 
-    fn may_count(&self, line: &[u8]) -> bool {
-        self.find(line, 0).is_some()
+    /// Scans the chunk through the next find.
+    fn scan(&mut self, chunk: &mut Chunk<'_>) -> bool {
+        let bytes = &chunk.bytes[chunk.at..];
+        let mut rest = bytes;
+        let is_start = self.scanner.is_at_line_start();
+        let found = self.scanner.next(&mut rest).map(|found| found.ends_line);
+        let taken = bytes.len() - rest.len();
+        if self.examines {
+            self.keep_head(is_start, &bytes[..taken]);
+        }
+        chunk.at += taken;
+        self.lines += u64::from(found == Some(true));
+        found.is_some()
     }
 
-    fn scan(&mut self, mut part: &[u8]) -> bool {
-        self.scanner.next_line(&mut part).is_some()
+    /// Scans what was kept through the next find.
+    fn scan_kept(&mut self) -> bool {
+        let at = self.scanned.unwrap_or_default();
+        let mut rest = &self.kept[at..];
+        let found = self.scanner.next(&mut rest).map(|found| found.ends_line);
+        let left = rest.len();
+        self.scanned = Some(self.kept.len() - left);
+        if left == 0 {
+            self.kept.clear();
+            self.scanned = None;
+        }
+        self.lines += u64::from(found == Some(true));
+        found.is_some()
     }
 
-    fn scan_kept(&mut self) {
-        let mut kept = self.kept.as_slice();
-        self.scanner.next_line(&mut kept);
-        self.kept.clear();
+    fn keep_head(&mut self, is_start: bool, bytes: &[u8]) {
+        if is_start {
+            self.head.clear();
+        }
+        let room = HEAD_MAX - self.head.len();
+        self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 }
 
@@ -204,21 +288,44 @@ mod tests {
     /// The lines that were scanned, and all lines.
     fn scanned_and_all(mut sieve: Sieve, bytes: &[u8]) -> (usize, u64) {
         let (mut chunk, mut scanned) = (Chunk::new(bytes), 0);
-        while sieve.next_line(&mut chunk).is_some() {
+        while sieve.next(&mut chunk).is_some() {
             scanned += 1;
         }
-        scanned += usize::from(sieve.last_line().is_some());
+        scanned += usize::from(sieve.next_at_end().is_some());
         (scanned, sieve.lines())
     }
 
     #[test]
     fn lines_without_a_word_are_skipped_and_none_is_without_a_searcher() {
-        let text = br#"{"a":"\"usage\" \u001b"}
+        // The first line is scanned in any case: it may begin an array.
+        let text = br#"{}
+{"a":"\"usage\" \u001b"}
 {"usage":1}
 {"us\u0061ge":1}
 {"message":1}
-{"a":"aborted"}"#;
-        assert_eq!(scanned_and_all(Sieve::default(), text), (3, 5));
-        assert_eq!(scanned_and_all(Sieve { searcher: None, ..Sieve::default() }, text), (5, 5));
+{"a":"aborted"}
+"#;
+        assert_eq!(scanned_and_all(Sieve::default(), text), (4, 6));
+        assert_eq!(scanned_and_all(Sieve { searcher: None, ..Sieve::default() }, text), (6, 6));
+    }
+
+    /// Whether the search would look at these bytes, by the low and high halves of each.
+    fn is_candidate(bytes: &[u8; 3]) -> bool {
+        let needles: Vec<_> = WORDS.iter().map(|(end, _)| *end).chain(ESCAPES).chain(ARRAYS).collect();
+        let low = |needle: &str| needle.bytes().take(3).map(|byte| byte & 15).collect::<Vec<_>>();
+        let bucket = |needle: &str| needles.iter().position(|other| low(other) == low(needle)).unwrap_or(0) % 8;
+        (0..8).any(|number| {
+            let beside: Vec<_> = needles.iter().filter(|needle| bucket(needle) == number).collect();
+            let has = |at: usize, half: fn(u8) -> u8| {
+                beside.iter().any(|needle| half(needle.as_bytes()[at]) == half(bytes[at]))
+            };
+            (0..3).all(|at| has(at, |byte| byte & 15) && has(at, |byte| byte >> 4))
+        })
+    }
+
+    #[test]
+    fn the_start_of_a_line_is_no_mix_of_needles() {
+        assert!(is_candidate(b"\n[\n") && is_candidate(b"ge\""));
+        assert!(!is_candidate(b"\n{\""), "reorder the words");
     }
 }

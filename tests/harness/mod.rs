@@ -126,6 +126,9 @@ pub fn kill(child: &Child, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).expect("the process exists");
 }
 
+/// A record whose usage is zero. Without any usage a run in block mode fails.
+pub const NO_SPEND: &str = "{\"type\":\"result\",\"usage\":{}}\n";
+
 /// An assistant record of session `s`.
 pub fn assistant(id: &str, input: u64) -> String {
     format!(

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Ran, assistant, budget_tee, finish, kill, read_until};
+use crate::harness::{NO_SPEND, Ran, assistant, budget_tee, finish, kill, read_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -77,8 +77,8 @@ pub fn waiting(path: impl AsRef<OsStr>, args: &[&str]) -> Waiting {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
     let (mut stdin, mut stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
     // A run that is refused reads nothing.
-    let _ = stdin.write_all(b"{}\n");
-    let mut line = [0; 3];
+    let _ = stdin.write_all(NO_SPEND.as_bytes());
+    let mut line = [0; NO_SPEND.len()];
     let _ = stdout.read_exact(&mut line);
     Waiting { child, stdin, stdout }
 }
@@ -141,7 +141,7 @@ pub fn a_reservation_shrinks_as_its_run_spends(path: &OsStr) {
     wait_for(path, 500);
     assert_eq!(status(path, &[]).0["reserved"], 100);
     assert_eq!(run_with(path, &["-q", "-l", "1000", "-e", "401", "-m", "block"], "").code(), Some(121));
-    assert_eq!(run_with(path, &["-q", "-l", "1000", "-e", "400", "-m", "block"], "").code(), Some(0));
+    assert_eq!(run_with(path, &["-q", "-l", "1000", "-e", "400", "-m", "block"], NO_SPEND).code(), Some(0));
     assert_eq!(first.end(), Some(0));
 }
 

@@ -1,4 +1,5 @@
 //! The oracle: the facts of a line by a naive walk of `serde_json::Value`; and a generator of lines.
+#![allow(dead_code, reason = "every test binary uses its own part of this")]
 
 use std::collections::BTreeMap;
 
@@ -307,4 +308,53 @@ fn value(tape: &mut Tape<'_>, depth: usize) -> String {
         5 | 6 => object(tape, depth),
         _ => array(tape, depth),
     }
+}
+
+/// In how many ways [`framed`] can write records.
+pub const FRAMES: u8 = 8;
+
+/// Records as a stream may hold them: as lines, as lines with a prefix, or as an array.
+pub fn framed(records: &[String], frame: u8) -> String {
+    let lines = |prefix: &str| records.iter().map(|record| format!("{prefix}{record}\n")).collect();
+    let pretty = |step: &str| records.iter().map(|record| pretty(record, step)).collect::<Vec<_>>();
+    match frame % FRAMES {
+        0 => lines(""),
+        1 => lines("2026-11-25T10:11:12.131415161Z "),
+        2 => lines("\u{1b}[32mdata:\t"),
+        3 => format!("[{}]\n", records.join(",")),
+        4 => format!("[\r\n{}\r\n]\r\n", records.join(",\r\n")),
+        5 => format!("[\n{}\n]\n", pretty("  ").join(",\n")),
+        6 => format!("[\n{}\n]\n", pretty("").join(",\n")),
+        _ => format!("web-1  | [{}]\n", records.join(" , ")),
+    }
+}
+
+/// An element of a pretty-printed array, every token's text as it was; `step` is one indentation.
+fn pretty(record: &str, step: &str) -> String {
+    let mut out = String::from(step);
+    let (mut depth, mut in_text, mut escaped) = (1, false, false);
+    for c in record.chars() {
+        if in_text {
+            out.push(c);
+            in_text = escaped || c != '"';
+            escaped = c == '\\' && !escaped;
+            continue;
+        }
+        if matches!(c, '}' | ']') {
+            depth -= 1;
+            out.push('\n');
+            out.push_str(&step.repeat(depth));
+        }
+        match c {
+            ' ' | '\t' | '\r' => {}
+            _ => out.push(c),
+        }
+        if matches!(c, '{' | '[' | ',') {
+            depth += usize::from(c != ',');
+            out.push('\n');
+            out.push_str(&step.repeat(depth));
+        }
+        in_text = c == '"';
+    }
+    out
 }

@@ -10,9 +10,9 @@ use budget_tee::count::meter::Meter;
 use budget_tee::count::tally::Tally;
 use budget_tee::count::tokens::{Counts, Spend};
 use budget_tee::run::Run;
-use budget_tee::stream::scan::Scanner;
+use budget_tee::stream::scan::{Scanned, Scanner};
 use libfuzzer_sys::fuzz_target;
-use oracle::{Facts, Tape, object, scanned, walked};
+use oracle::{Facts, Tape, framed, object, scanned, walked};
 use serde_json::Value;
 
 /// Starts of lines that change the state of a meter, and look-alikes. They contain the words that the
@@ -50,21 +50,21 @@ fn stream(tape: &mut Tape<'_>) -> String {
     lines.join("\n")
 }
 
-fn facts(bytes: &[u8], split: usize) -> Vec<Option<Facts>> {
+fn facts(bytes: &[u8], split: usize) -> Vec<(bool, Option<Facts>)> {
     let mut all = Vec::new();
-    for_each_line(bytes, split, |line| all.push(line.map(scanned)));
+    for_each(bytes, split, |found| all.push((found.ends_line, found.record.map(scanned))));
     all
 }
 
-fn for_each_line(bytes: &[u8], split: usize, mut visit: impl FnMut(Option<&budget_tee::stream::record::Record>)) {
+fn for_each(bytes: &[u8], split: usize, mut visit: impl FnMut(Scanned<'_>)) {
     let mut scanner = Scanner::default();
     for mut part in bytes.chunks(split) {
-        while let Some(found) = scanner.next_line(&mut part) {
-            visit(found.record);
+        while let Some(found) = scanner.next(&mut part) {
+            visit(found);
         }
     }
     if let Some(found) = scanner.last_line() {
-        visit(found.record);
+        visit(found);
     }
 }
 
@@ -73,23 +73,51 @@ fn totals(meter: &Meter, lines: u64) -> (Spend, Tally<String>, u64, bool, bool, 
     (meter.total(), meter.by_model(), meter.messages(), meter.usage_seen(), meter.is_lower_bound(), lines)
 }
 
+/// Whether the oracle, which reads fractions and exponents as floats, is not exact for these bytes.
+fn is_inexact(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|w| w[0].is_ascii_digit() && matches!(w[1], b'.' | b'e' | b'E'))
+}
+
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
+}
+
+/// Every line that is an object is a record, where no array may reach over it.
+fn check_lines(bytes: &[u8], found: &[(bool, Option<Facts>)]) {
+    let lines: Vec<_> = bytes.split(|byte| *byte == b'\n').map(without_mark).collect();
+    if lines.iter().any(|line| line.trim_ascii_start().starts_with(b"[")) {
+        return;
+    }
+    // A prefix may end in `[`, and the line be an array then.
+    let mut ends = found.split_inclusive(|(ends_line, _)| *ends_line);
+    for line in lines {
+        let found = ends.next().unwrap_or_default();
+        if let (false, Ok(value @ Value::Object(_))) = (is_inexact(line), serde_json::from_slice::<Value>(line)) {
+            assert_eq!(found, [(true, Some(walked(&value)))]);
+        }
+    }
+}
+
+/// Every element of a stream that is one array of objects is a record.
+fn check_array(bytes: &[u8], found: &[(bool, Option<Facts>)]) {
+    if let (false, Ok(values)) = (is_inexact(bytes), serde_json::from_slice::<Vec<Value>>(without_mark(bytes)))
+        && values.iter().all(Value::is_object)
+    {
+        let found: Vec<_> = found.iter().filter_map(|(_, facts)| facts.as_ref()).collect();
+        assert_eq!(found, values.iter().map(walked).collect::<Vec<_>>().iter().collect::<Vec<_>>());
+    }
+}
+
 fn check(bytes: &[u8], split: usize) {
     let whole = facts(bytes, bytes.len().max(1));
     assert_eq!(whole, facts(bytes, split));
-    let lines = bytes.split(|byte| *byte == b'\n');
-    for (line, found) in lines.zip(&whole) {
-        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
-        // The oracle reads fractions and exponents as floats, which is not exact.
-        let inexact = line.windows(2).any(|w| w[0].is_ascii_digit() && matches!(w[1], b'.' | b'e' | b'E'));
-        if let (false, Ok(value @ Value::Object(_))) = (inexact, serde_json::from_slice::<Value>(line)) {
-            assert_eq!(found.as_ref(), Some(&walked(&value)));
-        }
-    }
+    check_lines(bytes, &whole);
+    check_array(bytes, &whole);
     let mut meter = Meter::default();
-    for_each_line(bytes, bytes.len().max(1), |line| {
-        line.map(|line| meter.record(line));
+    for_each(bytes, bytes.len().max(1), |found| {
+        found.record.map(|record| meter.record(record));
     });
-    let want = totals(&meter, whole.len() as u64);
+    let want = totals(&meter, whole.iter().filter(|(ends_line, _)| *ends_line).count() as u64);
     for split in [split, bytes.len().max(1)] {
         let mut run = Run::default();
         let mut before = run.meter.total();
@@ -110,4 +138,14 @@ fuzz_target!(|data: &[u8]| {
     // The same bytes as choices of the generator, whose valid lines reach deeper than random bytes do.
     check(object(&mut Tape(bytes), 0).as_bytes(), split);
     check(stream(&mut Tape(bytes)).as_bytes(), split);
+    // The same records as an array and behind prefixes; what follows another frame is any of them.
+    let Some((&frames, bytes)) = bytes.split_first() else { return };
+    let records: Vec<_> = bytes.chunks(60).map(|bytes| object(&mut Tape(bytes), 0)).collect();
+    let text = framed(&records, frames % 16) + &framed(&records, frames / 16);
+    check(text.as_bytes(), split);
+    let wanted: Vec<_> = records.iter().filter_map(|record| serde_json::from_str(record).ok()).collect();
+    if wanted.len() == records.len() && !is_inexact(text.as_bytes()) {
+        let found: Vec<_> = facts(text.as_bytes(), split).into_iter().filter_map(|(_, facts)| facts).collect();
+        assert_eq!(found, wanted.iter().chain(&wanted).map(walked).collect::<Vec<_>>());
+    }
 });

@@ -1,0 +1,70 @@
+//! The course of a stream, beside what it spends: its turns, and what it is where nothing counts.
+
+use crate::stream::foreign::Foreign;
+use crate::stream::paths::TextField;
+use crate::stream::scan::Scanned;
+
+/// What is known of a stream that ended without any usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoUsage {
+    /// It is Claude Code's, as its `init` record shows.
+    Init,
+    /// It was cut, which has been reported.
+    Cut,
+    Unknown,
+}
+
+/// What has come so far.
+#[derive(Debug, Default)]
+pub(crate) struct Course {
+    /// `result` records so far, and whether no message has come since the last.
+    turns: u64,
+    idle_since_turn: bool,
+    /// An `init` record has come.
+    has_begun: bool,
+    /// The user has been told that, and why, nothing counts.
+    is_explained: bool,
+    /// The stream ended inside a record.
+    pub(crate) is_cut: bool,
+}
+
+impl Course {
+    /// Takes in a line or an element. Returns what its record is, where it is none of Claude Code's
+    /// and that is still wanted.
+    pub(crate) fn see(&mut self, scanned: &Scanned<'_>) -> Option<Foreign> {
+        let record = scanned.record?;
+        match (record.text(TextField::Kind), record.text(TextField::Subtype)) {
+            // Counted, so that the watch sees a new turn even where it missed the messages between.
+            (Some("result"), _) => (self.turns, self.idle_since_turn) = (self.turns.wrapping_add(1), true),
+            (Some("assistant" | "stream_event"), _) => self.idle_since_turn = false,
+            (Some("system"), Some("init")) => (self.has_begun, self.idle_since_turn) = (true, false),
+            _ => {}
+        }
+        if self.is_explained { None } else { Foreign::of_record(record) }
+    }
+
+    /// The number of the turn that a `result` has ended, as long as no message of another has come.
+    pub(crate) fn idle_turn(&self) -> Option<u64> {
+        self.idle_since_turn.then_some(self.turns)
+    }
+
+    /// Whether the user has been told why nothing counts; once is enough.
+    pub(crate) fn is_explained(&self) -> bool {
+        self.is_explained
+    }
+
+    /// The user is told now.
+    pub(crate) fn explain(&mut self) {
+        self.is_explained = true;
+    }
+
+    /// What is known of the stream, where it has ended without any usage and nothing has explained that.
+    pub(crate) fn explain_end(&mut self) -> Option<NoUsage> {
+        let was_explained = std::mem::replace(&mut self.is_explained, true);
+        (!was_explained).then_some(match (self.has_begun, self.is_cut) {
+            (true, _) => NoUsage::Init,
+            (false, true) => NoUsage::Cut,
+            (false, false) => NoUsage::Unknown,
+        })
+    }
+}
