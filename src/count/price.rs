@@ -61,6 +61,30 @@ pub struct Prices {
     is_unpriced_chosen: bool,
 }
 
+/// What one model costs.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelPrice {
+    /// Rates, by the prompt above which they hold.
+    bands: Vec<(u64, Rates)>,
+    /// It is the model's own price, not that of a stand-in.
+    pub(crate) is_known: bool,
+    /// The user said so, whatever the vendor says.
+    pub(crate) is_users: bool,
+}
+
+impl ModelPrice {
+    /// What usage costs, in micro-dollars. `prompt` is the size of the request's prompt in tokens, which
+    /// chooses the band of the price; 0 for the usage of several requests, whose sum says nothing about
+    /// the size of any of them.
+    pub(crate) fn cost(&self, usage: &Usage, prompt: u64) -> u64 {
+        let bands = self.bands.iter().filter(|(above, _)| prompt > *above);
+        let band = bands.max_by_key(|(above, _)| *above);
+        // A model that has a band for large prompts alone costs the same below it.
+        let band = band.or_else(|| self.bands.iter().min_by_key(|(above, _)| *above));
+        band.map_or(0, |(_, rates)| rates.cost(usage))
+    }
+}
+
 impl Default for Prices {
     fn default() -> Self {
         Prices {
@@ -101,23 +125,18 @@ impl Prices {
         })
     }
 
-    /// What a model's usage costs in micro-dollars, and whether the model has a price. `prompt` is
-    /// the size of the request's prompt in tokens, which chooses the band of the price; 0 for the
-    /// usage of several requests, whose sum says nothing about the size of any of them.
-    pub(crate) fn cost(&self, model: &str, usage: &Usage, prompt: u64) -> (u64, bool) {
-        if let Some(rates) = self.rates(model, prompt) {
-            return (rates.cost(usage), true);
-        }
+    /// The price of a model, or of what stands in for it.
+    pub(crate) fn of(&self, model: &str) -> ModelPrice {
+        let bands = self.bands(model);
         // Without a table, as in `Prices::default()`, everything is free and nothing lacks a price.
-        if self.rows().is_empty() {
-            return (0, true);
-        }
-        let instead = match &self.unpriced {
-            Unpriced::Highest | Unpriced::Refuse => self.highest().map(|row| row.rates),
-            Unpriced::Zero => None,
-            Unpriced::As(other) => self.rates(other, prompt),
+        let is_known = !bands.is_empty() || self.rows().is_empty();
+        let bands = match &self.unpriced {
+            _ if is_known => bands,
+            Unpriced::Highest | Unpriced::Refuse => self.highest().map(|row| (0, row.rates)).into_iter().collect(),
+            Unpriced::Zero => Vec::new(),
+            Unpriced::As(other) => self.bands(other),
         };
-        (instead.map_or(0, |rates| rates.cost(usage)), false)
+        ModelPrice { bands, is_known, is_users: self.overrides(model) }
     }
 
     /// What `--unpriced` says about models without a price.
@@ -137,7 +156,7 @@ impl Prices {
 
     /// Whether a model has a price.
     pub(crate) fn knows(&self, model: &str) -> bool {
-        self.rates(model, 0).is_some()
+        !self.bands(model).is_empty()
     }
 
     /// Whether the user said what this model costs, so that the vendor's own figure does not count:
@@ -155,10 +174,11 @@ impl Prices {
         self.rows().iter().max_by_key(|row| row.rates.sum())
     }
 
-    fn rates(&self, model: &str, prompt: u64) -> Option<Rates> {
+    /// The rates of a model by the prompt above which they hold; none where it has no price.
+    fn bands(&self, model: &str) -> Vec<(u64, Rates)> {
         let model = self.listed(model);
-        let rows = self.rows().iter().filter(|row| row.model == model && (row.above == 0 || prompt > row.above));
-        rows.max_by_key(|row| row.above).map(|row| row.rates)
+        let rows = self.rows().iter().filter(|row| row.model == model);
+        rows.map(|row| (row.above, row.rates)).collect()
     }
 
     /// The name under which the table would have a model. A row that names a family, such as `opus`,
@@ -185,8 +205,14 @@ mod tests {
         Usage { tokens: Tokens { input, output, cache_write, cache_read }, ..Usage::default() }
     }
 
+    fn cost_of(prices: &Prices, model: &str, usage: &Usage, prompt: u64) -> (u64, bool) {
+        let price = prices.of(model);
+        (price.cost(usage, prompt), price.is_known)
+    }
+
     fn cost(model: &str, today: &str, usage: Usage) -> (u64, bool) {
-        prices(None, today).map(|prices| prices.cost(model, &usage, usage.tokens.prompt())).unwrap_or_default()
+        let prices = prices(None, today);
+        prices.map(|prices| cost_of(&prices, model, &usage, usage.tokens.prompt())).unwrap_or_default()
     }
 
     #[test]
@@ -215,7 +241,7 @@ mod tests {
     #[test]
     fn a_sum_of_requests_has_no_band() {
         let prices = prices(None, "2026-11-24");
-        let sum = prices.map(|prices| prices.cost("claude-haiku-5-5", &usage(1_000_000, 0, 0, 0), 0));
+        let sum = prices.map(|prices| cost_of(&prices, "claude-haiku-5-5", &usage(1_000_000, 0, 0, 0), 0));
         assert_eq!(sum, Ok((100_000, true)));
     }
 
@@ -243,7 +269,7 @@ mod tests {
     fn an_unknown_model_costs_what_was_chosen() {
         let with = |unpriced: Option<Unpriced>| {
             let prices = Prices::new(None, "2026-11-24", unpriced).ok()?;
-            Some((prices.cost("glm-5", &usage(10, 1, 0, 100), 110), prices.stand_in().map(str::to_owned)))
+            Some((cost_of(&prices, "glm-5", &usage(10, 1, 0, 100), 110), prices.stand_in().map(str::to_owned)))
         };
         let named = |cost, model: &str| Some(((cost, false), Some(model.to_owned())));
         assert_eq!(with(None), named(125, "claude-opus-5"));
@@ -307,7 +333,7 @@ mod tests {
         };
         for model in ["glm-5", "GLM-5.1@fast", "opus", "claude-haiku-5-5", "claude-opus-4-5-20251101"] {
             let prices = prices(Some(&row(model)), "2026-11-24");
-            assert_eq!(prices.map(|p| p.cost(model, &usage(200_000, 5, 0, 0), 200_005)), Ok((1_400_000, true)));
+            assert_eq!(prices.map(|p| cost_of(&p, model, &usage(200_000, 5, 0, 0), 200_005)), Ok((1_400_000, true)));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The pricer: what the models of a stream cost, and which of them have no price.
 
 use crate::count::message::ModelNames;
-use crate::count::price::Prices;
+use crate::count::price::{ModelPrice, Prices};
 use crate::count::tally::{ModelId, Tally};
 use crate::count::tokens::{Counts, Spend, Tokens, Usage};
 use crate::stream::record::ModelUsage;
@@ -11,6 +11,8 @@ use crate::stream::record::ModelUsage;
 pub(crate) struct Pricer {
     prices: Prices,
     names: ModelNames,
+    /// The prices of the models, looked up once: names take long to normalise.
+    of_models: Vec<Option<ModelPrice>>,
     unpriced: Vec<ModelId>,
     /// Models without a price that nobody has been told of.
     news: Vec<ModelId>,
@@ -47,8 +49,15 @@ impl Pricer {
     }
 
     /// Whether the user said what a model costs, whatever the vendor says.
-    pub(crate) fn overrides(&self, model: ModelId) -> bool {
-        self.prices.overrides(self.names.name(model))
+    pub(crate) fn overrides(&mut self, model: ModelId) -> bool {
+        self.price(model).is_users
+    }
+
+    fn price(&mut self, model: ModelId) -> &ModelPrice {
+        if self.of_models.len() <= model {
+            self.of_models.resize(model + 1, None);
+        }
+        self.of_models[model].get_or_insert_with(|| self.prices.of(self.names.name(model)))
     }
 
     /// The models without a price that were found since the last call.
@@ -62,18 +71,19 @@ impl Pricer {
         self.cost_at(model, usage, usage.tokens.prompt())
     }
 
-    /// What usage costs; `prompt` as [`Prices::cost`] takes it.
+    /// What usage costs; `prompt` as [`ModelPrice::cost`] takes it.
     fn cost_at(&mut self, model: ModelId, usage: &Usage, prompt: u64) -> Cost {
         if *usage == Usage::default() {
             return Cost::default();
         }
-        let (micro_usd, known) = self.prices.cost(self.names.name(model), usage, prompt);
+        let price = self.price(model);
+        let (micro_usd, known, is_users) = (price.cost(usage, prompt), price.is_known, price.is_users);
         // Claude Code's own messages, such as those of errors, name a model of their own and use nothing.
         if !known && !self.unpriced.contains(&model) && !usage.tokens.is_zero() {
             self.unpriced.push(model);
             self.news.push(model);
         }
-        Cost { micro_usd, is_estimate: !known && !self.overrides(model) }
+        Cost { micro_usd, is_estimate: !known && !is_users }
     }
 
     /// The tokens of several requests with what they cost at the price of a model.
