@@ -47,6 +47,7 @@ fn run(task: RunTask) -> Result<Exit, Error> {
     };
     let mut job = Job::new(run, screen, hooks, opened.keeper);
     opened.messages.iter().for_each(|message| job.say(message));
+    job.say_unbound();
     let exit = match command.first() {
         _ if !opened.admitted => Exit::Refused,
         None => filter::filter(&mut job, kill_policy).map_err(|error| Error::cannot("start", error))?,

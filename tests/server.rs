@@ -426,6 +426,7 @@ fn a_run_without_an_applicable_budget_continues_without_the_server() {
     let (mut child, mut stdin, mut stdout, mut stderr) = piped(&mut command);
     stdin.write_all(assistant("a", 5000).as_bytes()).expect("written");
     read_until(&mut stdout, "\n");
+    assert!(read_until(&mut stderr, "\n").contains("no budget binds this run, charged to /own"));
     proxy.drop_answers(true);
     stdin.write_all(assistant("b", 5000).as_bytes()).expect("written");
     read_until(&mut stdout, "\n");

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Read, Write, pipe};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::{Ran, assistant, budget_tee, bytes, finish, fixture, kill, plain, read_until, run, summary, terminal};
@@ -627,4 +627,36 @@ fn linger_leaves_a_command_alone_that_continues_after_a_result() {
     assert_eq!((ran.code(), ran.err.as_str()), (Some(5), ""));
     let ran = wrapped(&["-q", "--linger", "60s"], &format!("{RESULT}; exit 6"));
     assert_eq!((ran.code(), ran.err.as_str()), (Some(6), ""));
+}
+
+#[test]
+fn a_program_on_node_that_exits_at_once_loses_nothing() {
+    if Command::new("node").arg("--version").output().is_err() {
+        let note = b"skipped a_program_on_node_that_exits_at_once_loses_nothing: no node here\n";
+        std::io::stderr().write_all(note).expect("stderr is writable");
+        return;
+    }
+    let script = "process.stdout.write('x'.repeat(200000) + '\\n'); process.exit(3)";
+    for _ in 0..5 {
+        let ran = run(&["-q", "--", "node", "-e", script], b"");
+        assert_eq!((ran.code(), ran.out.len()), (Some(3), 200_001), "{}", ran.err);
+    }
+}
+
+#[test]
+fn block_mode_says_that_no_budget_binds_the_run() {
+    let script = format!("echo '{}'", assistant("a", 5000).trim_end());
+    for (args, says) in [
+        (&["-m", "block"][..], "no budget binds this run, charged to sh; block mode will not stop it"),
+        (&["-m", "block", "-b", "/other=1k", "-n", "/this"], "charged to /this; block mode will not stop it"),
+    ] {
+        let ran = wrapped(&[&["-q"], args].concat(), &script);
+        assert_eq!((ran.code(), ran.err.lines().count()), (Some(0), 1), "{}", ran.err);
+        assert!(ran.err.contains(says), "{}", ran.err);
+    }
+    let ran = run(&["-q", "-m", "block"], assistant("a", 5).as_bytes());
+    assert!(ran.err.contains("charged to no command; block mode"), "{}", ran.err);
+    for args in [&["-m", "block", "-l", "1M"][..], &["-b", "/other=1k"]] {
+        assert_eq!(wrapped(&[&["-q"], args].concat(), &script).err, "");
+    }
 }

@@ -48,6 +48,13 @@ impl Job {
         }
     }
 
+    /// Reports at the start that block mode has no budget to stop this run at, where that is so.
+    pub fn say_unbound(&self) {
+        let style = self.free_screen().map(|screen| screen.style());
+        let message = style.and_then(|style| report::unbound(&self.run(), style));
+        self.say_all(message);
+    }
+
     /// Prints a message.
     pub fn say(&self, message: &str) {
         if let Some(mut screen) = self.free_screen() {

@@ -25,6 +25,14 @@ const ADVICE: &str = "run claude with --output-format stream-json --verbose";
 // Enough to recognise an error message by; with the rest of its line it fills two of a terminal.
 const SAMPLE_MAX: usize = 24;
 
+/// What to report at the start where block mode has nothing to stop at: a budget that is meant for this
+/// run may have another name.
+pub(crate) fn unbound(run: &Run, style: Style) -> Option<String> {
+    let binds = run.mode == Mode::Warn || run.budgets.binding().next().is_some();
+    let name = run.name.as_deref().map_or("no command".to_owned(), |name| style.label(name, NAME_MAX));
+    (!binds).then(|| format!("no budget binds this run, charged to {name}; block mode will not stop it"))
+}
+
 /// The text of a notice, without the program's name before it.
 pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
     // Figures are exact: rounded ones would have 5.0K exceed 5.0K.
