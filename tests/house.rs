@@ -182,3 +182,19 @@ fn comments_give_reasons() {
     }
     assert!(reasons * 20 >= code, "{reasons} reasons in {code} lines of code");
 }
+
+#[test]
+fn a_noun_names_one_type() {
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    for (name, text) in sources() {
+        for line in without_tests(&text).lines() {
+            let line = line.trim_start().trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+            let noun = ["struct ", "enum ", "trait "].iter().find_map(|kind| line.strip_prefix(kind));
+            let noun = noun.and_then(|rest| rest.split(|c: char| !c.is_alphanumeric()).next());
+            if let Some(other) = noun.and_then(|noun| owners.insert(noun.to_owned(), name.clone())) {
+                panic!("{noun:?} is a type in {other} and in {name}");
+            }
+        }
+    }
+    assert!(owners.len() > 80, "{} types found", owners.len());
+}

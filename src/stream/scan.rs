@@ -29,7 +29,7 @@ const PREFIX_MAX: u8 = 64;
 /// An incremental scanner of records; see [`Scanner::next`].
 #[derive(Debug)]
 pub struct Scanner {
-    frame: Frame,
+    position: Position,
     values: Values,
     /// The array that is open.
     array: Option<Array>,
@@ -42,7 +42,7 @@ pub struct Scanner {
 
 /// Where in a line or an array the scanner stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Frame {
+enum Position {
     /// Before a line's value; so many bytes of a byte order mark have passed.
     Start(u8),
     Prefix(Prefix),
@@ -114,7 +114,7 @@ pub struct Scanned<'a> {
 impl Default for Scanner {
     fn default() -> Self {
         Scanner {
-            frame: Frame::Start(0),
+            position: Position::Start(0),
             values: Values::default(),
             array: None,
             begun: false,
@@ -167,7 +167,7 @@ impl Scanner {
 
     /// Whether an object or an array of them is open, which would be cut off if the stream ended here.
     pub fn is_in_record(&self) -> bool {
-        self.frame == Frame::Object || self.array.is_some_and(|array| array.has_objects)
+        self.position == Position::Object || self.array.is_some_and(|array| array.has_objects)
     }
 
     /// Whether the next line must be scanned, whatever stands in it: an array is open, or this may
@@ -185,33 +185,33 @@ impl Scanner {
     /// A line has ended. An array goes on, except in a string, which cannot hold a newline.
     fn end_line(&mut self) {
         self.begun = false;
-        let (begins_array, is_open) = match self.frame {
-            Frame::Prefix(Prefix { is_list, is_alone, is_open, .. }) => (is_list || is_alone && is_open, is_open),
+        let (begins_array, is_open) = match self.position {
+            Position::Prefix(Prefix { is_list, is_alone, is_open, .. }) => (is_list || is_alone && is_open, is_open),
             _ => (false, false),
         };
         self.found = Found {
-            has_record: self.frame == Frame::Rest(Rest::Record),
+            has_record: self.position == Position::Rest(Rest::Record),
             ends_line: true,
-            is_foreign: match self.frame {
-                Frame::Prefix(_) => !(begins_array && is_open),
-                Frame::Object | Frame::Rest(Rest::Nothing) => true,
+            is_foreign: match self.position {
+                Position::Prefix(_) => !(begins_array && is_open),
+                Position::Object | Position::Rest(Rest::Nothing) => true,
                 _ => false,
             },
         };
         match &mut self.array {
             None if begins_array => {
                 self.begin_array(false, Some(0));
-                self.frame = Frame::Between(is_open);
+                self.position = Position::Between(is_open);
             }
             Some(array) if !array.ends_with_line => {
                 array.indent = Some(0);
-                if matches!(self.frame, Frame::Element | Frame::Skipped(_)) && self.values.end_line() {
+                if matches!(self.position, Position::Element | Position::Skipped(_)) && self.values.end_line() {
                     self.give_up();
                 }
             }
             _ => {
                 self.array = None;
-                self.frame = Frame::Start(0);
+                self.position = Position::Start(0);
             }
         }
     }
@@ -226,19 +226,19 @@ impl Scanner {
             }
             self.resume(byte, indent);
         }
-        let (taken, closed) = match self.frame {
-            Frame::Rest(_) => (memchr(b'\n', bytes).unwrap_or(bytes.len()), false),
-            Frame::Object | Frame::Element | Frame::Skipped(_) => self.scan_value(bytes),
-            Frame::Start(bom) => {
-                self.frame = self.start(bom, byte);
+        let (taken, closed) = match self.position {
+            Position::Rest(_) => (memchr(b'\n', bytes).unwrap_or(bytes.len()), false),
+            Position::Object | Position::Element | Position::Skipped(_) => self.scan_value(bytes),
+            Position::Start(bom) => {
+                self.position = self.start(bom, byte);
                 (1, false)
             }
-            Frame::Prefix(prefix) => {
-                self.frame = self.prefix(prefix, byte);
+            Position::Prefix(prefix) => {
+                self.position = self.prefix(prefix, byte);
                 (1, false)
             }
-            Frame::Between(is_due) => {
-                self.frame = self.between(is_due, byte);
+            Position::Between(is_due) => {
+                self.position = self.between(is_due, byte);
                 (1, false)
             }
         };
@@ -253,31 +253,31 @@ impl Scanner {
     /// broken, which is the only case in which the layout tells more than the brackets.
     fn resume(&mut self, byte: u8, indent: usize) {
         let element_indent = self.array.and_then(|array| array.element_indent);
-        let is_broken = self.frame == Frame::Skipped(true);
+        let is_broken = self.position == Position::Skipped(true);
         let leaves = match byte {
             // No comma, or brackets alone: these are lines, behind one that only looked like an array.
-            b'{' => matches!(self.frame, Frame::Between(false) | Frame::Skipped(_)),
+            b'{' => matches!(self.position, Position::Between(false) | Position::Skipped(_)),
             // The array of another process; that of the one before was cut.
-            b'[' => is_broken || matches!(self.frame, Frame::Between(_)),
+            b'[' => is_broken || matches!(self.position, Position::Between(_)),
             _ => false,
         };
         if indent == 0 && leaves {
             self.array = None;
-            self.frame = Frame::Start(0);
+            self.position = Position::Start(0);
         } else if byte == b'{' && is_broken && element_indent.is_some_and(|of| indent <= of) {
-            self.frame = Frame::Between(true);
+            self.position = Position::Between(true);
         }
     }
 
     fn scan_value(&mut self, bytes: &[u8]) -> (usize, bool) {
         let (taken, progress) = self.values.scan(bytes);
-        match (progress, self.frame) {
+        match (progress, self.position) {
             (Progress::Open, _) => {}
-            (Progress::Closed, Frame::Object) => self.frame = Frame::Rest(Rest::Record),
-            (Progress::Broken, Frame::Object) => self.frame = Frame::Rest(Rest::Nothing),
+            (Progress::Closed, Position::Object) => self.position = Position::Rest(Rest::Record),
+            (Progress::Broken, Position::Object) => self.position = Position::Rest(Rest::Nothing),
             (Progress::Closed, frame) => {
-                self.frame = Frame::Between(false);
-                return (taken, frame == Frame::Element);
+                self.position = Position::Between(false);
+                return (taken, frame == Position::Element);
             }
             (Progress::Broken, _) => self.give_up(),
         }
@@ -286,22 +286,22 @@ impl Scanner {
 
     /// Skips what is left of an array's element.
     fn give_up(&mut self) {
-        self.frame = if self.values.give_up() { Frame::Skipped(true) } else { Frame::Between(false) };
+        self.position = if self.values.give_up() { Position::Skipped(true) } else { Position::Between(false) };
     }
 
     /// Before a line's value.
-    fn start(&mut self, bom: u8, byte: u8) -> Frame {
+    fn start(&mut self, bom: u8, byte: u8) -> Position {
         if BOM.get(usize::from(bom)) == Some(&byte) {
-            return Frame::Start(bom + 1);
+            return Position::Start(bom + 1);
         }
         if is_blank(byte) && matches!(bom, 0 | 3) {
-            return Frame::Start(bom);
+            return Position::Start(bom);
         }
         let is_first = std::mem::take(&mut self.fresh);
         let prefix = Prefix { bytes: 0, is_list: false, is_alone: false, is_open: false };
         match (bom, byte) {
             (0 | 3, b'[') => {
-                Frame::Prefix(Prefix { bytes: 1, is_list: is_first, is_alone: !self.begun, is_open: true })
+                Position::Prefix(Prefix { bytes: 1, is_list: is_first, is_alone: !self.begun, is_open: true })
             }
             // Part of a byte order mark is none.
             (1 | 2, _) => self.prefix(Prefix { bytes: bom, ..prefix }, byte),
@@ -310,7 +310,7 @@ impl Scanner {
     }
 
     /// Before the first `{` of a line that does not begin with it.
-    fn prefix(&mut self, prefix: Prefix, byte: u8) -> Frame {
+    fn prefix(&mut self, prefix: Prefix, byte: u8) -> Position {
         let Prefix { bytes, is_list, is_open, .. } = prefix;
         match byte {
             b'{' if is_open => {
@@ -319,22 +319,22 @@ impl Scanner {
             }
             b'{' => {
                 self.values.begin();
-                Frame::Object
+                Position::Object
             }
             // A first element that is no object.
             b'"' | b'[' if is_list && is_open => {
                 self.begin_array(false, None);
                 self.between(true, byte)
             }
-            b'"' => Frame::Rest(Rest::Nothing),
+            b'"' => Position::Rest(Rest::Nothing),
             // Any number of blanks may stand in an array, and numbers before its first object.
-            _ if is_list && is_open && is_blank(byte) => Frame::Prefix(prefix),
+            _ if is_list && is_open && is_blank(byte) => Position::Prefix(prefix),
             _ if bytes == PREFIX_MAX && is_list => {
                 self.begin_array(false, None);
                 self.between(false, byte)
             }
-            _ if bytes == PREFIX_MAX => Frame::Rest(Rest::Nothing),
-            _ => Frame::Prefix(Prefix {
+            _ if bytes == PREFIX_MAX => Position::Rest(Rest::Nothing),
+            _ => Position::Prefix(Prefix {
                 bytes: bytes + 1,
                 // `[INFO] {`
                 is_list: is_list && byte != b']',
@@ -350,7 +350,7 @@ impl Scanner {
 
     /// Between the elements of an array. What is neither bracket nor string is skipped: a number, or
     /// what should not be there.
-    fn between(&mut self, is_due: bool, byte: u8) -> Frame {
+    fn between(&mut self, is_due: bool, byte: u8) -> Position {
         match byte {
             b'{' => {
                 if let Some(array) = &mut self.array {
@@ -358,23 +358,23 @@ impl Scanner {
                     array.has_objects = true;
                 }
                 self.values.begin();
-                Frame::Element
+                Position::Element
             }
             b'[' => {
                 self.values.skip_nested();
-                Frame::Skipped(false)
+                Position::Skipped(false)
             }
             b'"' => {
                 self.values.skip_text();
-                Frame::Skipped(false)
+                Position::Skipped(false)
             }
             b']' => {
                 self.array = None;
-                Frame::Rest(Rest::Array)
+                Position::Rest(Rest::Array)
             }
-            b',' => Frame::Between(true),
-            _ if is_blank(byte) => Frame::Between(is_due),
-            _ => Frame::Between(false),
+            b',' => Position::Between(true),
+            _ if is_blank(byte) => Position::Between(is_due),
+            _ => Position::Between(false),
         }
     }
 }
