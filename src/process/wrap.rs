@@ -32,7 +32,7 @@ const QUIET: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)
 
 /// INT goes to the child alone at first, and to its descendants after this, or once it has ended.
 // Where its tools die of INT together with it, Claude Code loses its `result` record: on a busy machine in
-// 15 of 20 stops, and in none where it ends its tools itself. A shell around it needs the rest.
+// 16 of 20 stops, and in none where it ends its tools itself. A shell around it needs the rest.
 const REST: Duration = Duration::from_millis(500);
 
 /// How often to look whether it is quiet.
