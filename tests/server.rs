@@ -610,6 +610,8 @@ fn a_password_in_an_argument_is_refused_and_not_repeated() {
         &["-l", "1M", &format!("-qL{address}")],
         &["-l", "1M", "-L", &address.replace("redis:", "valkey:")],
         &[&format!("--ledger={address}"), "--status"],
+        // The last one wins, but the first is there to read.
+        &["-l", "1M", "-L", address, "-L", "missing/ledger"],
     ] {
         let ran = harness::run(args, b"");
         assert_eq!((ran.code(), ran.out.as_slice()), (Some(125), &b""[..]), "{}", ran.err);
@@ -618,6 +620,9 @@ fn a_password_in_an_argument_is_refused_and_not_repeated() {
         }
         assert!(!ran.err.contains("word@") && !ran.err.contains("pass%"), "{}", ran.err);
     }
+    // What the wrapped command is given is its own affair.
+    let ran = harness::run(&["-l", "1M", "--", "echo", address], b"");
+    assert_eq!(ran.out, format!("{address}\n").into_bytes(), "{}", ran.err);
     // A malformed address is not repeated either.
     let ran = harness::run(&["-l", "1M", "-L", &config], b"");
     assert!(ran.code() == Some(125) && !ran.err.contains("word@") && !ran.err.contains("pass%"), "{}", ran.err);

@@ -8,8 +8,6 @@ pub mod task;
 pub(crate) mod values;
 
 use std::ffi::OsString;
-#[cfg(feature = "redis")]
-use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -268,11 +266,13 @@ impl Options {
         check_once("--command-budget", budgets.map(|budget| (budget.name.as_str(), budget.amount.unit)))
     }
 
-    /// Refuses a password in an argument, where every user of the machine can read it.
-    // Refused and not hidden by running itself again without it: for a moment it would be there.
+    /// Refuses a password in an argument before COMMAND, where every user of the machine can read it.
+    // Refused and not hidden by running itself again without it: for a moment it would be there. The words
+    // and not `self.ledger`, which is only the last of several.
     #[cfg(feature = "redis")]
-    fn check_argument_ledger(&self) -> Result<(), Error> {
-        if self.ledger.as_deref().and_then(Path::to_str).is_some_and(Address::has_password) {
+    fn check_passwords(&self, words: &[OsString]) -> Result<(), Error> {
+        let own = &words[..words.len() - self.command.len()];
+        if own.iter().filter_map(|word| word.to_str()).any(Address::has_password) {
             let message = "every user can read a password in an argument; give it in BUDGET_TEE_LEDGER_PASSWORD, or \
                            the whole address in BUDGET_TEE_LEDGER or the --config file";
             return Err(Error::Failed(message.to_owned()));

@@ -93,7 +93,7 @@ pub fn parse() -> Result<Task, Error> {
     let before = own.sources()?;
     // Of the arguments only: a file or a variable can be kept from other users.
     #[cfg(feature = "redis")]
-    own.check_argument_ledger()?;
+    own.check_passwords(&args)?;
     let options = if before.is_empty() { own } else { own.merged(&args, before)? };
     options.task()
 }

@@ -74,10 +74,13 @@ impl Address {
     pub(crate) fn lease(&self) -> Duration {
         self.grace.saturating_add(SPARE)
     }
-    /// Whether an address has a password in it.
-    pub(crate) fn has_password(text: &str) -> bool {
-        Address::parse(text, None, Duration::ZERO, None)
-            .is_ok_and(|address| address.info.redis_settings().password().is_some())
+
+    /// Whether an argument is an address with a password in it, or ends in one as `--ledger=ADDRESS` does.
+    pub(crate) fn has_password(argument: &str) -> bool {
+        let start = SCHEMES.into_iter().find_map(|scheme| argument.find(scheme));
+        start
+            .and_then(|start| Address::parse(&argument[start..], None, Duration::ZERO, None).ok())
+            .is_some_and(|address| address.info.redis_settings().password().is_some())
     }
 }
 
