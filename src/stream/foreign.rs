@@ -55,7 +55,7 @@ impl Foreign {
     /// What a record is that Claude Code does not write; `None` where it does.
     pub(crate) fn of_record(record: &Record) -> Option<Foreign> {
         let kind = record.text(TextField::Kind);
-        let is_known = record.text(TextField::Session).is_some() || kind.is_some_and(|kind| KINDS.contains(&kind));
+        let is_known = record.session().is_some() || kind.is_some_and(|kind| KINDS.contains(&kind));
         (!is_known).then(|| Foreign::Json(kind.map(str::to_owned)))
     }
 }

@@ -55,8 +55,10 @@ pub enum TextField {
     Kind,
     /// `subtype`.
     Subtype,
-    /// `session_id`, or `sessionId`.
+    /// `session_id`.
     Session,
+    /// `sessionId`, which says the same in some records.
+    SessionAlias,
     /// `parent_tool_use_id`: absent in the main loop.
     Parent,
     /// `claude_code_version`.
@@ -200,7 +202,8 @@ fn root(key: &str) -> Step {
     match key {
         "type" => text(TextField::Kind),
         "subtype" => text(TextField::Subtype),
-        "session_id" | "sessionId" => text(TextField::Session),
+        "session_id" => text(TextField::Session),
+        "sessionId" => text(TextField::SessionAlias),
         "parent_tool_use_id" => text(TextField::Parent),
         "claude_code_version" => text(TextField::Version),
         "model" => text(TextField::InitModel),

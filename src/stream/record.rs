@@ -150,6 +150,11 @@ impl Record {
         self.texts[field as usize].get()
     }
 
+    /// The id of its session, by whichever of the two keys has one.
+    pub fn session(&self) -> Option<&str> {
+        self.text(TextField::Session).or_else(|| self.text(TextField::SessionAlias))
+    }
+
     /// A usage, where the record has such an object; a count that it lacks is zero.
     pub fn usage(&self, owner: Owner) -> Option<Usage> {
         self.usages[owner as usize].get()
