@@ -58,6 +58,7 @@
 //! count/
 //!   meter.rs           which message a record belongs to, and the totals
 //!   settle.rs          replaces the live count by the vendor's figures when a result comes
+//!   uncovered.rs       what was counted live and a settlement does not cover
 //!   session.rs         per session, the live count and the confirmed figures
 //!   message.rs         the messages that may get further records
 //!   pricer.rs          prices what the models of a stream spend
@@ -86,6 +87,7 @@ pub mod count {
     pub(crate) mod settle;
     pub mod tally;
     pub mod tokens;
+    pub(crate) mod uncovered;
 }
 pub mod error;
 pub mod ledger;

@@ -2,8 +2,8 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::count::tally::{ModelId, Tally};
-use crate::count::tokens::{Class, Counts, Spend, Tokens, Usage};
+use crate::count::tally::ModelId;
+use crate::count::tokens::{Counts, Spend, Usage};
 
 /// How many messages are remembered.
 // A map of all ids cost 230 bytes and 1.3 microseconds for each. A forgotten message stays in the total,
@@ -22,9 +22,9 @@ const MODEL_NAME_MAX: usize = 128;
 /// A message that may get further records.
 #[derive(Debug)]
 pub(crate) struct Message {
-    /// Hash of the session and the message's id; `None` where it has no id.
+    /// Hash of the session and the message's id, or of a number of its own where it has no id.
     // Ids are texts of a stream, and may be 64 KiB long.
-    pub(crate) key: Option<u64>,
+    pub(crate) key: u64,
     /// Hash of the session's id.
     pub(crate) session: u64,
     /// Hash of the `parent_tool_use_id`; `None` in the main loop.
@@ -37,6 +37,8 @@ pub(crate) struct Message {
     /// where it had no such event.
     pub(crate) started_by: Option<Option<u64>>,
     pub(crate) aborted: bool,
+    /// It is a call that is billed beside a message, and no call of the message's loop.
+    pub(crate) is_beside: bool,
     /// A tool's result has said what it came to.
     pub(crate) complete: bool,
     /// What of it was counted since the session's last settlement.
@@ -46,7 +48,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    pub(crate) fn new(key: Option<u64>, session: u64, parent: Option<u64>, model: ModelId) -> Self {
+    pub(crate) fn new(key: u64, session: u64, parent: Option<u64>, model: ModelId) -> Self {
         Message {
             key,
             session,
@@ -56,6 +58,7 @@ impl Message {
             usage: Usage::default(),
             started_by: None,
             aborted: false,
+            is_beside: false,
             complete: false,
             live: Part::default(),
             turn: Part::default(),
@@ -72,12 +75,12 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) fn in_epoch(self, epoch: u32) -> Spend {
-        if self.epoch == epoch { self.spend } else { Spend::default() }
+    pub(crate) fn new(epoch: u32, spend: Spend) -> Self {
+        Part { epoch, spend }
     }
 
-    pub(crate) fn set(&mut self, epoch: u32, spend: Spend) {
-        *self = Part { epoch, spend };
+    pub(crate) fn in_epoch(self, epoch: u32) -> Spend {
+        if self.epoch == epoch { self.spend } else { Spend::default() }
     }
 
     pub(crate) fn add(&mut self, epoch: u32, more: Spend) {
@@ -123,36 +126,17 @@ impl Messages {
         self.0.len() - 1
     }
 
-    /// The last message of each subagent of a session, as far as it was counted in `epoch`: its call
+    /// The last message of each subagent of a session, newest first, with the calls billed beside it: it
     /// may not have ended, so that no `result` can contain it yet.
-    fn in_flight(&self, session: u64, epoch: u32) -> impl Iterator<Item = (usize, &Message)> {
+    pub(crate) fn last_of_agents(&self, session: u64) -> Vec<usize> {
         let mut parents = HashSet::new();
-        let of_agents =
-            self.0.iter().enumerate().rev().filter(move |(_, m)| m.session == session && m.parent.is_some());
-        of_agents
-            .filter(move |(_, m)| parents.insert(m.parent) && !m.complete && !m.aborted)
-            .filter(move |(_, m)| !m.live.in_epoch(epoch).is_zero())
-    }
-
-    /// What those messages spent.
-    pub(crate) fn spend_in_flight(&self, session: u64, epoch: u32) -> Spend {
-        self.in_flight(session, epoch).fold(Spend::default(), |sum, (_, m)| sum.plus(m.live.in_epoch(epoch)))
-    }
-
-    /// Moves those of them whose prompt fits into `uncovered`, the prompt tokens that a settlement does
-    /// not cover, from `epoch` to the next, and takes them off `uncovered`. Returns what they spent.
-    pub(crate) fn keep_in_flight(&mut self, session: u64, epoch: u32, uncovered: &mut Tokens) -> Tally<ModelId> {
-        let mut kept = Tally::default();
-        let in_flight: Vec<_> = self.in_flight(session, epoch).map(|(at, _)| at).collect();
-        for at in in_flight {
-            let spend = self.0[at].live.in_epoch(epoch);
-            if !uncovered.is_below(&spend.tokens, &Class::PROMPT) {
-                *uncovered = uncovered.minus(spend.tokens);
-                kept.add(&self.0[at].model, spend);
-                self.0[at].live = Part { epoch: epoch.wrapping_add(1), spend };
-            }
-        }
-        kept
+        let of_agents = self.0.iter().enumerate().rev().filter(|(_, m)| m.session == session && m.parent.is_some());
+        // What is billed beside a message stands after it.
+        let last = of_agents.filter(|(_, m)| match m.is_beside {
+            true => !parents.contains(&m.parent),
+            false => parents.insert(m.parent) && !m.complete && !m.aborted,
+        });
+        last.map(|(at, _)| at).collect()
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use crate::count::message::{Message, Messages};
+use crate::count::message::{Message, Messages, Part};
 use crate::count::price::Prices;
 use crate::count::pricer::Pricer;
 use crate::count::session::{Sessions, parse_version};
@@ -199,11 +199,11 @@ impl Meter {
         let &Message { key, session: id, parent, model, .. } = self.messages.get(at);
         for (index, iteration) in beside {
             let session = self.sessions.find(id, model);
-            let key = key.map(|key| self.hasher.hash_one((key, index)));
-            let known = key.and_then(|_| self.messages.find(|message| message.key == key));
+            let key = self.hasher.hash_one((key, index));
+            let known = self.messages.find(|message| message.key == key);
             let at = known.unwrap_or_else(|| {
                 let model = iteration.model().map_or(model, |name| self.pricer.id(Some(name)));
-                self.messages.push(Message { complete: true, ..Message::new(key, id, parent, model) })
+                self.messages.push(Message { is_beside: true, ..Message::new(key, id, parent, model) })
             });
             self.raise(session, at, iteration.usage(), false);
         }
@@ -216,7 +216,7 @@ impl Meter {
         let session = self.session(record);
         let id = self.sessions[session].id;
         let parent = Some(self.hasher.hash_one(tool));
-        let of_agent = |message: &Message| message.session == id && message.parent == parent;
+        let of_agent = |message: &Message| message.session == id && message.parent == parent && !message.is_beside;
         let prompt = |tokens: &Tokens| Class::PROMPT.map(|class| tokens.of(class));
         // The call may have had a record of its own, with a placeholder for its output.
         let same = |message: &Message| of_agent(message) && prompt(&message.spend.tokens) == prompt(&usage.tokens);
@@ -235,9 +235,9 @@ impl Meter {
     }
 
     fn reset(&mut self, record: &Record) {
-        let last = self.sessions.last().filter(|_| record.text(TextField::Session).is_none());
+        let last = self.sessions.last().filter(|_| record.session().is_none());
         let at = last.unwrap_or_else(|| self.session(record));
-        self.sessions[at].end_process();
+        self.sessions[at].reset();
     }
 
     fn system(&mut self, record: &Record) {
@@ -271,13 +271,10 @@ impl Meter {
         let has_models = [Span::Process, Span::SinceLast].iter().any(|span| record.models(*span).is_some());
         self.usage_seen |= usage.is_some() || has_models;
         let at = self.session(record);
-        let session = &mut self.sessions[at];
-        let before = session.shown;
-        let carried = settle(record, session, &mut self.messages, &mut self.pricer, self.resumes);
+        let before = self.sessions[at].shown;
+        let carried = settle(record, &mut self.sessions[at], &mut self.messages, &mut self.pricer, self.resumes);
         self.findings.extend(carried.map(Finding::CarriedOver));
-        // An estimate may have been replaced by a lower cost.
-        self.total = self.total.minus(before.minus(session.shown));
-        self.update(at);
+        self.update_from(at, before);
     }
 
     fn key(&self, session: usize, id: &str) -> u64 {
@@ -286,7 +283,7 @@ impl Meter {
 
     /// The index of a remembered message of a session.
     fn known(&self, session: usize, id: &str) -> Option<usize> {
-        let key = Some(self.key(session, id));
+        let key = self.key(session, id);
         self.messages.find(|message| message.key == key)
     }
 
@@ -297,15 +294,19 @@ impl Meter {
         let parent = sighting.parent.map(|parent| self.hasher.hash_one(parent));
         let known = sighting.id.and_then(|id| self.known(session, id));
         // A prompt never grows: in 2,564 recorded messages the figures of one id never changed. Where
-        // it does, a proxy has used the id again.
+        // it does, a proxy has used the id again. Where calls have a `message_start` event, that is
+        // where one begins, and some gateways correct its prompt later.
         let same = |at: &usize| {
-            let before = self.messages.get(*at).usage.tokens;
-            before.prompt() == 0 || !before.is_below(&sighting.usage.tokens, &Class::PROMPT)
+            let message = self.messages.get(*at);
+            let tokens = message.usage.tokens;
+            let is_correction = !sighting.starts && message.started_by.is_some();
+            is_correction || tokens.prompt() == 0 || !tokens.is_below(&sighting.usage.tokens, &Class::PROMPT)
         };
         let known = known.filter(same);
         let at = known.unwrap_or_else(|| {
             self.message_count = self.message_count.saturating_add(1);
-            let key = sighting.id.map(|id| self.key(session, id));
+            let own = || self.hasher.hash_one((self.sessions[session].id, self.message_count));
+            let key = sighting.id.map_or_else(own, |id| self.key(session, id));
             let model = match (sighting.model, self.sessions[session].init_model) {
                 (None, Some(model)) => model,
                 (name, _) => self.pricer.id(name),
@@ -329,16 +330,24 @@ impl Meter {
         if message.model == model {
             return;
         }
-        let micro_usd = self.pricer.cost(model, &message.usage).micro_usd;
         let of = &mut self.sessions[session];
+        let before = of.shown;
         let live = message.live.in_epoch(of.settlements);
+        let settled = Usage { tokens: message.usage.tokens.minus(live.tokens), ..message.usage };
+        let cost = self.pricer.cost(model, &message.usage);
+        let of_live = cost.micro_usd.saturating_sub(self.pricer.cost(model, &settled).micro_usd);
+        let more = Spend { tokens: live.tokens, micro_usd: if live.is_zero() { 0 } else { of_live } };
+        if self.pricer.is_estimate(message.model) {
+            of.replace_estimate(of.estimate.saturating_sub(live.micro_usd));
+        }
+        of.estimate = of.estimate.saturating_add(if cost.is_estimate { more.micro_usd } else { 0 });
         let part = if message.aborted { &mut of.aborted } else { &mut of.live };
         part.subtract(message.model, live);
+        part.add(&model, more);
         message.model = model;
-        message.spend.micro_usd = micro_usd;
-        let live = Spend { tokens: live.tokens, micro_usd: if live.is_zero() { 0 } else { micro_usd } };
-        part.add(&model, live);
-        message.live.set(of.settlements, live);
+        message.spend.micro_usd = cost.micro_usd;
+        message.live = Part::new(of.settlements, more);
+        self.update_from(session, before);
     }
 
     /// Raises a message to the maximum of what it had and `usage`; it may turn out to be aborted.
@@ -372,16 +381,20 @@ impl Meter {
 
     /// The index of the record's session, which becomes the one used last.
     fn session(&mut self, record: &Record) -> usize {
-        let id = self.hasher.hash_one(record.text(TextField::Session).unwrap_or_default());
+        let id = self.hasher.hash_one(record.session().unwrap_or_default());
         let model = self.pricer.id(None);
         self.sessions.find(id, model)
     }
 
     /// Brings what is shown of a session, and the total, up to date.
     fn update(&mut self, at: usize) {
+        self.update_from(at, self.sessions[at].shown);
+    }
+
+    /// The same where the session showed `before`, and an estimate in it may have been replaced by a lower cost.
+    fn update_from(&mut self, at: usize, before: Spend) {
         let session = &mut self.sessions[at];
-        let before = session.shown;
-        session.shown = before.max(session.sum());
-        self.total = self.total.plus(session.shown.minus(before));
+        session.shown = session.shown.max(session.sum());
+        self.total = self.total.minus(before.minus(session.shown)).plus(session.shown.minus(before));
     }
 }

@@ -53,6 +53,18 @@ impl Pricer {
         self.price(model).is_users
     }
 
+    /// Whether what a model costs is that of another, since it has no price of its own.
+    pub(crate) fn is_estimate(&mut self, model: ModelId) -> bool {
+        let price = self.price(model);
+        !price.is_known && !price.is_users
+    }
+
+    /// Whether two names are one model's: `modelUsage` adds the size of the context, as in `[1m]`.
+    pub(crate) fn is_same(&self, one: ModelId, other: ModelId) -> bool {
+        let base = |model| self.name(model).split('[').next();
+        one == other || base(one) == base(other)
+    }
+
     fn price(&mut self, model: ModelId) -> &ModelPrice {
         if self.of_models.len() <= model {
             self.of_models.resize(model + 1, None);
@@ -88,7 +100,18 @@ impl Pricer {
 
     /// The tokens of several requests with what they cost at the price of a model.
     pub(crate) fn priced(&mut self, model: ModelId, tokens: Tokens) -> Spend {
-        Spend { tokens, micro_usd: self.cost_at(model, &Usage { tokens, ..Usage::default() }, 0).micro_usd }
+        self.priced_with(model, tokens, 0)
+    }
+
+    /// The same where so many of the cache writes are kept for an hour.
+    pub(crate) fn priced_with(&mut self, model: ModelId, tokens: Tokens, write_1h: u64) -> Spend {
+        Spend { tokens, micro_usd: self.cost_at(model, &Usage { tokens, write_1h, ..Usage::default() }, 0).micro_usd }
+    }
+
+    /// How much of the cost of a tally of messages is an estimate.
+    pub(crate) fn estimate_in(&mut self, tally: &Tally<ModelId>) -> u64 {
+        let estimates = tally.iter().filter(|(model, _)| self.is_estimate(*model));
+        estimates.fold(0, |sum: u64, (_, spend)| sum.saturating_add(spend.micro_usd))
     }
 
     /// The tally with each model's cost raised to what its tokens cost by the table.

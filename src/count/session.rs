@@ -9,15 +9,10 @@ use std::ops::{Index, IndexMut};
 
 use crate::count::message::Message;
 use crate::count::tally::{ModelId, Tally};
-use crate::count::tokens::{Class, Counts, Spend, Tokens};
-use crate::stream::record::ModelUsage;
+use crate::count::tokens::{Counts, Spend, Tokens};
 
 /// How many sessions are remembered. One stream has a handful; a loop has one after the other.
 const RECENT_SESSIONS: usize = 256;
-
-/// The versions whose resumed sessions begin `modelUsage` with what earlier processes spent: the first,
-/// and the last one that does not say what was spent since the last `result`.
-const CARRIES_OVER: [Version; 2] = [[2, 1, 277], [2, 1, 308]];
 
 /// A version such as `2.1.292`.
 pub(crate) type Version = [u32; 3];
@@ -31,10 +26,14 @@ pub(crate) struct Session {
     pub(crate) ended: Tally<ModelId>,
     /// The last `modelUsage`, without what was carried over, or the sum of what was spent between results.
     pub(crate) settled: Tally<ModelId>,
+    /// What turns whose `result` had no `modelUsage` came to; one of the same process replaces it.
+    pub(crate) turned: Tally<ModelId>,
     /// What `modelUsage` had from earlier processes when the stream began.
     pub(crate) carried: Tally<ModelId>,
-    /// What was counted since `settled`.
+    /// What was counted since the last `result`.
     pub(crate) live: Tally<ModelId>,
+    /// What `live` was when the conversation was reset since then.
+    pub(crate) live_at_reset: Option<Tally<ModelId>>,
     /// Aborted messages since the last settlement: `modelUsage` has them from 2.1.326 on.
     pub(crate) aborted: Tally<ModelId>,
     /// The part of the cost of `live` that is an estimate, for models without a price.
@@ -68,23 +67,9 @@ pub(crate) struct Session {
     pub(crate) version: Option<Version>,
 }
 
-/// A first `result` of a session: what its first `modelUsage` is compared with.
-pub(crate) struct FirstResult<'a> {
-    /// Its `usage`: one turn of the main loop.
-    pub(crate) usage: Tokens,
-    /// What of that was not seen in messages.
-    pub(crate) missing: Spend,
-    pub(crate) told: &'a Tally<ModelId>,
-    pub(crate) models: &'a [ModelUsage],
-    /// It says that no turn was taken and no call was made.
-    pub(crate) is_idle: bool,
-    /// Whether the wrapped command resumes a session; `None` for a filter.
-    pub(crate) resumes: Option<bool>,
-}
-
 impl Session {
-    fn parts(&self) -> [&Tally<ModelId>; 4] {
-        [&self.ended, &self.settled, &self.live, &self.aborted]
+    fn parts(&self) -> [&Tally<ModelId>; 5] {
+        [&self.ended, &self.settled, &self.turned, &self.live, &self.aborted]
     }
 
     /// The sum of all parts; what is shown may be higher, never lower.
@@ -107,19 +92,14 @@ impl Session {
         self.turn_open || self.agents_open || self.untold
     }
 
-    /// The process or conversation is over: what comes adds to it.
-    pub(crate) fn end_process(&mut self) {
-        for part in [&mut self.settled, &mut self.live, &mut self.aborted] {
-            self.ended.add_all(&std::mem::take(part));
-        }
-        self.carried = Tally::default();
-        self.turn = Tokens::default();
-        self.settlements = self.settlements.wrapping_add(1);
+    /// The conversation was reset: a `modelUsage` that comes may count from here on.
+    pub(crate) fn reset(&mut self) {
+        self.live_at_reset = Some(self.live.clone());
     }
 
     /// The model of what has none of its own: the main loop's last one, or the one that `init` named.
     pub(crate) fn cost_model(&self) -> ModelId {
-        let counted = !self.live.is_empty() || !self.settled.is_empty();
+        let counted = [&self.live, &self.turned, &self.settled].iter().any(|part| !part.is_empty());
         self.init_model.filter(|_| !counted).unwrap_or(self.turn_model)
     }
 
@@ -132,6 +112,8 @@ impl Session {
         if message.aborted {
             self.aborted.add(&message.model, more);
             message.live.add(self.settlements, more);
+            self.turn_open |= in_main_loop;
+            self.agents_open |= !in_main_loop;
             return;
         }
         self.live.add(&message.model, more);
@@ -170,142 +152,6 @@ impl Session {
         };
         let share = u128::from(writes) * u128::from(hour.min(all));
         share.checked_div(u128::from(all)).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
-    }
-
-    /// Whether a first `modelUsage` begins with what earlier processes of this session spent.
-    pub(crate) fn is_carrying(&self, first: &FirstResult<'_>) -> bool {
-        let [since, until] = CARRIES_OVER;
-        if self.turns > 0 || self.version.is_some_and(|version| version < since || version > until) {
-            return false;
-        }
-        let nothing_counted = self.live.sum().is_zero() && self.aborted.sum().is_zero();
-        if first.is_idle && first.usage.is_zero() && nothing_counted {
-            return true;
-        }
-        match first.resumes {
-            _ if self.resumed => true,
-            Some(resumes) => resumes,
-            None => self.seems_to_carry(first),
-        }
-    }
-
-    /// The same where only the figures can tell. A wrong guess takes off what was spent, so that they
-    /// must leave no other explanation.
-    fn seems_to_carry(&self, first: &FirstResult<'_>) -> bool {
-        let excess = first.told.sum().minus(self.live_with(first.missing).sum()).tokens;
-        // No call of this process can be hidden: the turn's own usage is what the main loop showed, and
-        // nothing was compacted, nested or searched.
-        let all_shown = Class::PROMPT.iter().all(|&class| first.usage.of(class) == self.turn.of(class));
-        let searched = first.models.iter().any(|model| model.usage().web_searches > 0);
-        // Calls of helper models have no tokens in the cache classes.
-        let in_cache = excess.cache_write > 0 || excess.cache_read > 0;
-        in_cache && !first.usage.is_zero() && all_shown && !searched && !self.hides_calls
-    }
-
-    /// Settles a turn without `modelUsage`: raises the main loop's part to the turn's `usage`, and the
-    /// cost of the process to its `total_cost`, or lowers it as far as it was an estimate.
-    pub(crate) fn settle_turn(&mut self, usage: Tokens, missing: Spend, total_cost: Option<u64>) {
-        self.live = self.live_with(missing);
-        if let Some(total) = total_cost {
-            let counted = self.settled.sum().plus(self.live.sum()).plus(self.carried.sum()).micro_usd;
-            let model = self.cost_model();
-            let raise = Spend { micro_usd: total.saturating_sub(counted), ..Spend::default() };
-            self.live.add(&model, raise);
-            let mut lower = counted.saturating_sub(total).min(self.estimate);
-            for spend in self.live.values_mut() {
-                let part = lower.min(spend.micro_usd);
-                spend.micro_usd -= part;
-                lower -= part;
-            }
-            self.replace_estimate(0);
-        }
-        // Zero usage after tokens were counted is that of an error, and tells nothing.
-        self.turn_open &= usage.is_zero() && !self.turn.is_zero();
-    }
-
-    /// A told cost replaces what was only an estimate, downwards too; `estimate` is the part of the new
-    /// cost that is one again.
-    pub(crate) fn replace_estimate(&mut self, estimate: u64) {
-        self.shown.micro_usd = self.shown.micro_usd.saturating_sub(self.estimate);
-        self.estimate = estimate;
-    }
-
-    /// A `result` has ended a turn.
-    pub(crate) fn end_turn(&mut self) {
-        // Never back to 0, which is that of a session without a `result`.
-        self.turns = self.turns.wrapping_add(1).max(1);
-        self.turn = Tokens::default();
-    }
-
-    /// Replaces what was counted since the last settlement by `told`, a `modelUsage`, or adds it
-    /// where a new process has begun. What is `carried` over is taken off now and later. What is
-    /// `in_flight` is no sign of a new process, since `told` cannot have it yet.
-    pub(crate) fn settle(&mut self, told: &Tally<ModelId>, carried: Option<Tally<ModelId>>, in_flight: Spend) {
-        let mut before = self.settled.clone();
-        before.add_all(&self.carried);
-        let counted = before.sum().plus(self.live.sum().minus(in_flight));
-        let with_aborted = counted.tokens.plus(self.aborted.sum().tokens);
-        if told.sum().tokens.is_below(&with_aborted, &Class::PROMPT) {
-            self.ended.add_all(&self.aborted);
-        }
-        if told.is_below(&before) || told.sum().tokens.is_below(&counted.tokens, &Class::PROMPT) {
-            self.ended.add_all(&std::mem::take(&mut self.settled));
-            self.carried = Tally::default();
-            // What was counted live beyond the new process's own figures is from the one that ended
-            // without a `result`.
-            let untold = self.live.excess_over(told);
-            self.untold |= !untold.sum().is_zero();
-            self.ended.add_all(&untold);
-        }
-        if let Some(carried) = carried {
-            self.carried = carried;
-        }
-        self.settled = told.minus(&self.carried);
-        self.begin_epoch(Tally::default());
-    }
-
-    /// The prompt tokens counted since the last settlement that `told`, what was spent since then, does
-    /// not cover.
-    pub(crate) fn uncovered(&self, told: &Tally<ModelId>) -> Tokens {
-        let counted = self.live.sum().plus(self.aborted.sum()).tokens;
-        Tokens { output: 0, ..counted.minus(told.sum().tokens) }
-    }
-
-    /// Keeps the aborted messages beside the settlement where their prompt is `uncovered`, which they are
-    /// then taken off: up to 2.1.324 the figures do not have them.
-    pub(crate) fn keep_aborted(&mut self, uncovered: &mut Tokens) {
-        let aborted = std::mem::take(&mut self.aborted);
-        let tokens = aborted.sum().tokens;
-        if tokens.prompt() > 0 && !uncovered.is_below(&tokens, &Class::PROMPT) {
-            *uncovered = uncovered.minus(tokens);
-            self.ended.add_all(&aborted);
-        } else {
-            self.live.add_all(&aborted);
-        }
-    }
-
-    /// What was counted live beyond `told` and the messages in flight: a process spent it that ended
-    /// without a `result`.
-    pub(crate) fn untold_beyond(&self, told: &Tally<ModelId>, in_flight: &Tally<ModelId>) -> Tally<ModelId> {
-        self.live.minus(in_flight).excess_over(told)
-    }
-
-    /// Adds `told`, what was spent since the last `result`, and drops what was counted live since then,
-    /// except what is `in_flight` and what is `untold`.
-    pub(crate) fn settle_since(&mut self, told: &Tally<ModelId>, in_flight: Tally<ModelId>, untold: &Tally<ModelId>) {
-        self.settled.add_all(told);
-        self.ended.add_all(untold);
-        self.untold |= !untold.sum().is_zero();
-        self.begin_epoch(in_flight);
-    }
-
-    /// A settlement has been made; `live` is what it does not cover yet.
-    fn begin_epoch(&mut self, live: Tally<ModelId>) {
-        self.turn_open = false;
-        self.agents_open = !live.is_empty();
-        self.live = live;
-        self.aborted = Tally::default();
-        self.settlements = self.settlements.wrapping_add(1);
     }
 }
 
