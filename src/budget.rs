@@ -24,6 +24,16 @@ pub enum Mode {
     Block,
 }
 
+/// When block mode stops a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum StopAt {
+    /// Before a call that cannot fit into a budget any more.
+    #[default]
+    Before,
+    /// After the line that exceeds a budget.
+    After,
+}
+
 /// Which runs a budget covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -97,7 +107,8 @@ pub enum Threshold {
 }
 
 impl Budget {
-    pub(crate) fn new(command: Option<String>, amount: Amount, binds: bool) -> Self {
+    /// A budget of which nothing has been used.
+    pub fn new(command: Option<String>, amount: Amount, binds: bool) -> Self {
         Budget { command, unit: amount.unit, limit: amount.value, used: 0, binds, reported: None }
     }
 
@@ -203,7 +214,7 @@ pub struct Budgets {
 
 impl Budgets {
     /// Puts budgets in order; each is reported once when it passes `warn_at` percent.
-    pub(crate) fn new(mut list: Vec<Budget>, warn_at: u8) -> Self {
+    pub fn new(mut list: Vec<Budget>, warn_at: u8) -> Self {
         // Where several are exceeded, the overall one is named. Of one name, tokens come before dollars.
         list.sort_by_key(|budget| {
             (budget.command.is_some(), !budget.binds, budget.command.clone(), budget.unit == Unit::Usd)
@@ -271,6 +282,14 @@ impl Budgets {
         }
     }
 
+    /// The first budget that binds this run, is not exceeded, and lacks room for the `next` calls.
+    pub(crate) fn short_of(&mut self, next: Amounts) -> Option<&Budget> {
+        let open = self.list.iter_mut().filter(|budget| budget.binds && budget.reported < Some(Threshold::Limit));
+        let budget = { open }.find(|budget| next.get(budget.unit) > budget.remaining())?;
+        budget.reported = Some(Threshold::Limit);
+        Some(budget)
+    }
+
     /// Takes in what is used, and returns the budgets that have passed a threshold, each once.
     pub(crate) fn charge(&mut self, used: ByScope) -> Vec<(Threshold, Budget)> {
         self.set(used);
@@ -326,10 +345,7 @@ mod tests {
         assert_eq!(passed(&mut budgets, 1001), [Threshold::Limit]);
         assert_eq!(passed(&mut budgets, 5000), []);
         assert!(budgets.exceeded().is_some());
-    }
-
-    #[test]
-    fn a_jump_past_the_limit_reports_the_limit_alone() {
+        // A jump past the limit reports the limit alone.
         assert_eq!(passed(&mut overall(1000), 5000), [Threshold::Limit]);
     }
 

@@ -61,6 +61,7 @@
 //!   uncovered.rs       what was counted live and a settlement does not cover
 //!   session.rs         per session, the live count and the confirmed figures
 //!   message.rs         the messages that may get further records
+//!   pending.rs         the calls that must follow, and the least that they will use
 //!   pricer.rs          prices what the models of a stream spend
 //!   price.rs           which row holds: the user's, a built-in one, or a stand-in
 //!   names.rs           the names of models, in the form of the price table
@@ -80,6 +81,7 @@ pub mod count {
     pub(crate) mod message;
     pub mod meter;
     pub(crate) mod names;
+    pub(crate) mod pending;
     pub mod price;
     pub(crate) mod pricer;
     pub mod rates;

@@ -8,7 +8,7 @@ use memchr::memchr;
 use serde::Serialize;
 
 use crate::amount::{Amounts, Unit};
-use crate::budget::{Budget, Budgets, ByScope, Estimate, Mode, Threshold, Totals, Unfit};
+use crate::budget::{Budget, Budgets, ByScope, Estimate, Mode, StopAt, Threshold, Totals, Unfit};
 use crate::count::meter::{Finding, Meter};
 use crate::count::price::Unpriced;
 use crate::count::tokens::{Classes, Counts, Spend};
@@ -25,6 +25,8 @@ const FINDINGS_MAX: usize = 100;
 pub(crate) enum Notice {
     /// A budget has passed a threshold; and whether its used amount was a lower bound then.
     Budget(Threshold, Budget, bool),
+    /// Block mode stops before the next calls, which need at least so much of this budget.
+    NextCall(Budget, u64),
     /// The estimate does not fit into a budget.
     Unfit(Unfit),
     /// The meter has found something out about the stream.
@@ -50,10 +52,12 @@ pub(crate) enum Unreachable {
 
 /// Why block mode has stopped a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum StopReason {
     /// A budget is exceeded.
     Budget,
+    /// The next call does not fit into a budget.
+    NextCall,
     /// A model has no price, and `--unpriced refuse` forbids such models.
     Unpriced,
     /// The ledger is unreachable.
@@ -67,6 +71,8 @@ pub struct Run {
     pub name: Option<String>,
     /// What happens when a budget is exceeded.
     pub mode: Mode,
+    /// When block mode stops the run.
+    pub stop_at: StopAt,
     /// Which tokens count.
     pub classes: Classes,
     /// The budgets, with what is used of each.
@@ -80,6 +86,8 @@ pub struct Run {
     passed: Vec<(Threshold, Budget)>,
     course: Course,
     stop: Option<StopReason>,
+    /// The least that the calls will use which must follow.
+    next_calls: Amounts,
     /// It is to stop at the end of the line under way, since others have used the budget up, the ledger
     /// is unreachable, or an element of an array in that line has decided.
     // Not at once: half of that line has been forwarded, and the next program needs the rest to parse it.
@@ -322,7 +330,13 @@ impl Run {
             }
             self.notify(Notice::Finding(finding));
         }
-        if changed {
+        let next_calls = self.meter.take_next_calls();
+        if let Some(next) = next_calls {
+            self.next_calls = Amounts::of(&next, self.classes);
+            // Which class the next prompt will be in depends on the cache.
+            self.next_calls.tokens *= u64::from(self.classes.have_prompts());
+        }
+        if changed || next_calls.is_some() {
             self.charge(fed);
         }
     }
@@ -336,6 +350,19 @@ impl Run {
             self.passed.push((threshold, budget.clone()));
             self.notify(Notice::Budget(threshold, budget, self.meter.is_lower_bound()));
         }
+        if self.mode == Mode::Block && self.stop_at == StopAt::Before && self.stop.is_none() {
+            self.look_ahead(fed);
+        }
+    }
+
+    /// Stops the run where the calls that must follow do not fit.
+    fn look_ahead(&mut self, fed: &mut Fed) {
+        let Some(budget) = self.budgets.short_of(self.next_calls).cloned() else { return };
+        self.stop = Some(StopReason::NextCall);
+        (fed.stops, fed.has_news) = (true, true);
+        self.passed.push((Threshold::Limit, budget.clone()));
+        let need = self.next_calls.get(budget.unit);
+        self.notify(Notice::NextCall(budget, need));
     }
 
     fn refuses_unpriced(&self) -> bool {

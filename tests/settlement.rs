@@ -1,5 +1,8 @@
 //! What a `result` record replaces, and what it leaves: subagents in flight, hidden calls, resets.
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
+use budget_tee::count::meter::Meter;
+use budget_tee::count::price::Prices;
 use budget_tee::count::tokens::{Spend, Tokens};
 use budget_tee::run::Run;
 use proptest::collection::vec;
@@ -66,7 +69,9 @@ fn version(version: &str) -> Value {
 
 /// Counts these records. The totals by model add up, and none goes down but an estimated cost.
 fn count(records: &[Value]) -> Run {
+    let prices = Prices::new(None, "2026-11-25", None).expect("the built-in prices");
     let mut run = Run::default();
+    run.meter = Meter::new(prices, None);
     let mut before = Spend::default();
     for record in records {
         run.feed(format!("{record}\n").as_bytes());

@@ -16,7 +16,7 @@ use clap::{ArgAction, ColorChoice, CommandFactory, Parser, ValueHint};
 use clap_complete::Shell;
 
 use crate::amount::{Amount, Unit};
-use crate::budget::Mode;
+use crate::budget::{Mode, StopAt};
 use crate::cli::values::{CommandBudget, FirstSignal};
 use crate::count::price::Unpriced;
 use crate::count::tokens::Classes;
@@ -86,6 +86,10 @@ struct Options {
     #[arg(short, long, alias = "budget-enforcement-mode", value_name = "MODE", help_heading = "Budgets")]
     #[arg(hide_possible_values = true)]
     mode: Option<Mode>,
+
+    /// block: stop before a call that cannot fit, or after
+    #[arg(long, value_name = "WHEN", help_heading = "Budgets", hide_possible_values = true)]
+    stop: Option<StopAt>,
 
     /// Expected use, checked before the start [default: 1000]
     #[arg(short, long, alias = "max-tokens-per-command", value_name = "AMOUNT", help_heading = "Budgets")]

@@ -131,7 +131,9 @@ impl Options {
         let name = self.name.clone().or_else(|| command_name(&self.command));
         let budgets = self.budgets(name.as_deref());
         let meter = Meter::new(self.prices()?, resumes(&self.command));
-        Ok(Run::new(name, self.mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets, meter))
+        let mut run = Run::new(name, self.mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets, meter);
+        run.stop_at = self.stop.unwrap_or_default();
+        Ok(run)
     }
 
     fn budgets(&self, name: Option<&str>) -> Budgets {

@@ -8,7 +8,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use crate::count::message::{Message, Messages, Part};
+use crate::count::message::{Message, Messages};
+use crate::count::pending::Pending;
 use crate::count::price::Prices;
 use crate::count::pricer::Pricer;
 use crate::count::session::{Sessions, parse_version};
@@ -39,6 +40,7 @@ pub struct Meter {
     pricer: Pricer,
     sessions: Sessions,
     messages: Messages,
+    pending: Pending,
     total: Spend,
     message_count: u64,
     usage_seen: bool,
@@ -62,6 +64,8 @@ struct Sighting<'a> {
     /// It is an `assistant` record, whose model is the one that served the response.
     is_served: bool,
     aborted: bool,
+    /// It asks for a tool.
+    asks: bool,
 }
 
 impl Meter {
@@ -113,6 +117,12 @@ impl Meter {
         used.into_iter().map(|(model, spend)| (self.pricer.name(model).to_owned(), spend)).collect()
     }
 
+    /// The least that the calls will use which must follow what was seen, where that has changed since the
+    /// last call.
+    pub(crate) fn take_next_calls(&mut self) -> Option<Spend> {
+        self.pending.take_change().then(|| self.pending.next_calls(&mut self.pricer))
+    }
+
     /// How many messages were counted.
     pub fn messages(&self) -> u64 {
         self.message_count
@@ -139,8 +149,8 @@ impl Meter {
             return;
         };
         let parent = record.text(TextField::Parent);
-        let aborted = record.aborted;
-        let sighting = Sighting { id, parent, model, usage, is_served: true, aborted, starts: false };
+        let (aborted, asks) = (record.aborted, record.asks_for_tool);
+        let sighting = Sighting { id, parent, model, usage, is_served: true, aborted, asks, starts: false };
         let (at, is_new) = self.count_message(record, &sighting);
         self.count_iterations(record.iterations(Owner::Message), at);
         // Messages that Claude Code writes itself, such as errors, have a model in angle brackets.
@@ -158,6 +168,7 @@ impl Meter {
         let session = self.session(record);
         if let Some(at) = id.and_then(|id| self.known(session, id)) {
             self.raise(session, at, Usage::default(), true);
+            self.pending.end(self.sessions[session].id, self.messages.get(at).parent);
         }
     }
 
@@ -185,6 +196,7 @@ impl Meter {
         let at = match self.messages.find(of_loop) {
             Some(at) => {
                 self.raise(session, at, usage, false);
+                self.pending.see(self.messages.get(at), false);
                 at
             }
             // Its start was not seen: it counts by itself, together with the deltas that follow.
@@ -224,6 +236,7 @@ impl Meter {
             self.usage_seen = true;
             self.messages.get_mut(at).complete = true;
             self.raise(session, at, usage, false);
+            self.pending.end(id, parent);
             return;
         }
         let last = self.messages.find(of_agent).map(|at| self.messages.get(at).model);
@@ -238,6 +251,7 @@ impl Meter {
         let last = self.sessions.last().filter(|_| record.session().is_none());
         let at = last.unwrap_or_else(|| self.session(record));
         self.sessions[at].reset();
+        self.pending.end_session(self.sessions[at].id);
     }
 
     fn system(&mut self, record: &Record) {
@@ -254,13 +268,17 @@ impl Meter {
         let session = &mut self.sessions[at];
         match subtype {
             "init" => {
+                self.pending.clear();
                 let version = record.text(TextField::Version).and_then(parse_version);
                 session.version = version.or(session.version);
                 if let Some(model) = record.text(TextField::InitModel) {
                     session.init_model = Some(self.pricer.id(Some(model)));
                 }
             }
-            "compact_boundary" => session.hides_calls = true,
+            "compact_boundary" => {
+                session.hides_calls = true;
+                self.pending.end_session(session.id);
+            }
             "task_started" => session.hides_calls |= record.spawn_depth.is_some_and(|depth| depth > 1),
             _ => session.resumed |= record.text(TextField::HookName) == Some("SessionStart:resume"),
         }
@@ -274,6 +292,7 @@ impl Meter {
         let before = self.sessions[at].shown;
         let carried = settle(record, &mut self.sessions[at], &mut self.messages, &mut self.pricer, self.resumes);
         self.findings.extend(carried.map(Finding::CarriedOver));
+        self.pending.end_session(self.sessions[at].id);
         self.update_from(at, before);
     }
 
@@ -318,6 +337,10 @@ impl Meter {
             self.serve(session, at, sighting.model);
         }
         self.raise(session, at, sighting.usage, sighting.aborted);
+        self.pending.see(self.messages.get(at), sighting.asks);
+        if sighting.aborted {
+            self.pending.end(self.sessions[session].id, parent);
+        }
         (at, known.is_none())
     }
 
@@ -325,58 +348,21 @@ impl Meter {
     /// a fallback took over: what was counted of it is that model's.
     fn serve(&mut self, session: usize, at: usize, name: Option<&str>) {
         let Some(name) = name else { return };
-        let model = self.pricer.id(Some(name));
-        let message = self.messages.get_mut(at);
-        if message.model == model {
-            return;
-        }
-        let of = &mut self.sessions[session];
-        let before = of.shown;
-        let live = message.live.in_epoch(of.settlements);
-        let settled = Usage { tokens: message.usage.tokens.minus(live.tokens), ..message.usage };
-        let cost = self.pricer.cost(model, &message.usage);
-        let of_live = cost.micro_usd.saturating_sub(self.pricer.cost(model, &settled).micro_usd);
-        let more = Spend { tokens: live.tokens, micro_usd: if live.is_zero() { 0 } else { of_live } };
-        if self.pricer.is_estimate(message.model) {
-            of.replace_estimate(of.estimate.saturating_sub(live.micro_usd));
-        }
-        of.estimate = of.estimate.saturating_add(if cost.is_estimate { more.micro_usd } else { 0 });
-        let part = if message.aborted { &mut of.aborted } else { &mut of.live };
-        part.subtract(message.model, live);
-        part.add(&model, more);
-        message.model = model;
-        message.spend.micro_usd = cost.micro_usd;
-        message.live = Part::new(of.settlements, more);
+        let (model, before) = (self.pricer.id(Some(name)), self.sessions[session].shown);
+        self.sessions[session].serve(self.messages.get_mut(at), model, &mut self.pricer);
         self.update_from(session, before);
     }
 
     /// Raises a message to the maximum of what it had and `usage`; it may turn out to be aborted.
     fn raise(&mut self, session: usize, at: usize, usage: Usage, aborted: bool) {
-        let message = self.messages.get_mut(at);
-        let usage = message.usage.max(usage);
-        let cost = self.pricer.cost(message.model, &usage);
-        let of = &mut self.sessions[session];
-        self.counted_live |= !usage.tokens.is_zero();
-        if aborted && !message.aborted {
-            message.aborted = true;
-            // What has been settled is not touched.
-            let live = message.live.in_epoch(of.settlements);
-            of.live.subtract(message.model, live);
-            of.aborted.add(&message.model, live);
-            of.turn = of.turn.minus(message.turn.in_epoch(of.turns).tokens);
+        let (message, of) = (self.messages.get_mut(at), &mut self.sessions[session]);
+        if aborted {
+            of.abort(message);
         }
-        let raised = Spend { tokens: usage.tokens, micro_usd: cost.micro_usd };
-        let more = raised.minus(message.spend);
-        let more_1h = usage.write_1h.saturating_sub(message.usage.write_1h);
-        of.count_cache_writes(message.model, more.tokens.cache_write, more_1h);
-        message.spend = message.spend.max(raised);
-        message.usage = usage;
-        if more.is_zero() {
-            return;
+        if of.raise(message, usage, &mut self.pricer) {
+            self.update(session);
         }
-        of.estimate = of.estimate.saturating_add(if cost.is_estimate { more.micro_usd } else { 0 });
-        of.count(message, more);
-        self.update(session);
+        self.counted_live |= !self.messages.get(at).usage.tokens.is_zero();
     }
 
     /// The index of the record's session, which becomes the one used last.

@@ -7,9 +7,10 @@
 
 use std::ops::{Index, IndexMut};
 
-use crate::count::message::Message;
+use crate::count::message::{Message, Part};
+use crate::count::pricer::Pricer;
 use crate::count::tally::{ModelId, Tally};
-use crate::count::tokens::{Counts, Spend, Tokens};
+use crate::count::tokens::{Counts, Spend, Tokens, Usage};
 
 /// How many sessions are remembered. One stream has a handful; a loop has one after the other.
 const RECENT_SESSIONS: usize = 256;
@@ -104,7 +105,7 @@ impl Session {
     }
 
     /// Counts what a message spent beyond what was counted of it.
-    pub(crate) fn count(&mut self, message: &mut Message, more: Spend) {
+    fn count(&mut self, message: &mut Message, more: Spend) {
         let in_main_loop = message.parent.is_none();
         if in_main_loop {
             self.turn_model = message.model;
@@ -127,6 +128,56 @@ impl Session {
         }
     }
 
+    /// Raises a message to the maximum of what it had and `usage`. Returns whether it had less.
+    pub(crate) fn raise(&mut self, message: &mut Message, usage: Usage, pricer: &mut Pricer) -> bool {
+        let usage = message.usage.max(usage);
+        let cost = pricer.cost(message.model, &usage);
+        let raised = Spend { tokens: usage.tokens, micro_usd: cost.micro_usd };
+        let more = raised.minus(message.spend);
+        let more_1h = usage.write_1h.saturating_sub(message.usage.write_1h);
+        self.count_cache_writes(message.model, more.tokens.cache_write, more_1h);
+        message.spend = message.spend.max(raised);
+        message.usage = usage;
+        if !more.is_zero() {
+            self.estimate = self.estimate.saturating_add(if cost.is_estimate { more.micro_usd } else { 0 });
+            self.count(message, more);
+        }
+        !more.is_zero()
+    }
+
+    /// A message turns out to be aborted. What has been settled of it is not touched.
+    pub(crate) fn abort(&mut self, message: &mut Message) {
+        if std::mem::replace(&mut message.aborted, true) {
+            return;
+        }
+        let live = message.live.in_epoch(self.settlements);
+        self.live.subtract(message.model, live);
+        self.aborted.add(&message.model, live);
+        self.turn = self.turn.minus(message.turn.in_epoch(self.turns).tokens);
+    }
+
+    /// Another model served a message: what was counted of it since the last settlement is that one's.
+    pub(crate) fn serve(&mut self, message: &mut Message, model: ModelId, pricer: &mut Pricer) {
+        if message.model == model {
+            return;
+        }
+        let live = message.live.in_epoch(self.settlements);
+        let settled = Usage { tokens: message.usage.tokens.minus(live.tokens), ..message.usage };
+        let cost = pricer.cost(model, &message.usage);
+        let of_live = cost.micro_usd.saturating_sub(pricer.cost(model, &settled).micro_usd);
+        let served = Spend { tokens: live.tokens, micro_usd: if live.is_zero() { 0 } else { of_live } };
+        if pricer.is_estimate(message.model) {
+            self.replace_estimate(self.estimate.saturating_sub(live.micro_usd));
+        }
+        self.estimate = self.estimate.saturating_add(if cost.is_estimate { served.micro_usd } else { 0 });
+        let part = if message.aborted { &mut self.aborted } else { &mut self.live };
+        part.subtract(message.model, live);
+        part.add(&model, served);
+        message.model = model;
+        message.spend.micro_usd = cost.micro_usd;
+        message.live = Part::new(self.settlements, served);
+    }
+
     /// What was counted live, with what is `missing` of the turn's main loop.
     pub(crate) fn live_with(&self, missing: Spend) -> Tally<ModelId> {
         let mut live = self.live.clone();
@@ -135,7 +186,7 @@ impl Session {
     }
 
     /// A message wrote this many tokens to the cache, some of them for an hour.
-    pub(crate) fn count_cache_writes(&mut self, model: ModelId, all: u64, for_an_hour: u64) {
+    fn count_cache_writes(&mut self, model: ModelId, all: u64, for_an_hour: u64) {
         let written = |cache_write| Spend::from(Tokens { cache_write, ..Tokens::default() });
         self.cache_writes.add(&model, written(all));
         self.cache_writes_1h.add(&model, written(for_an_hour));

@@ -210,6 +210,11 @@ impl Classes {
         counted.fold(0, |sum: u64, (class, _)| sum.saturating_add(tokens.of(*class)))
     }
 
+    /// Whether all of a prompt counts, whatever the cache does with it.
+    pub(crate) fn have_prompts(self) -> bool {
+        Class::PROMPT.iter().all(|class| self.0[*class as usize])
+    }
+
     /// Whether each class of [`Class::ALL`] counts.
     #[cfg(feature = "redis")]
     pub(crate) fn chosen(self) -> [bool; 4] {

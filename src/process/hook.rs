@@ -38,7 +38,9 @@ impl Hooks {
     pub(crate) fn run(&mut self, threshold: Threshold, budget: &Budget) -> Option<String> {
         let (option, why, command) = match threshold {
             Threshold::WarnAt => ("--on-warn", "near", self.on_warn.as_ref()?),
-            Threshold::Limit => ("--on-exceed", "exceeded", self.on_exceed.as_ref()?),
+            Threshold::Limit if budget.is_exceeded() => ("--on-exceed", "exceeded", self.on_exceed.as_ref()?),
+            // Block mode stops before the call that would exceed it.
+            Threshold::Limit => ("--on-exceed", "next-call", self.on_exceed.as_ref()?),
         };
         let figure = |value: u64| match budget.unit {
             Unit::Tokens => value.to_string(),

@@ -45,6 +45,11 @@ pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
             let (name, used) = (name(budget, style), used(budget, *lower, style));
             format!("{name} exceeded: {used} used, {} %; {}", budget.percent(), then(run, "stopping"))
         }
+        Notice::NextCall(budget, need) => {
+            let left = in_full(budget.unit, budget.remaining());
+            let need = style.at_least(true, &in_full(budget.unit, *need));
+            format!("{}: {left} left, the next call needs {need}; stopping (--stop before)", name(budget, style))
+        }
         Notice::Unfit(unfit) => unfitting(unfit, run, style),
         Notice::Unreachable(Unreachable::Grace(grace)) => {
             let grace = seconds(grace.as_secs_f64());
@@ -177,6 +182,7 @@ fn outcome(run: &Run, exit: Exit) -> &'static str {
         (Outcome::Completed, _) => "completed",
         (Outcome::Exceeded, _) => "completed, budget exceeded",
         (Outcome::Stopped, Some(StopReason::Ledger)) => "stopped, ledger unreachable",
+        (Outcome::Stopped, Some(StopReason::NextCall)) => "stopped before a call that does not fit",
         (Outcome::Stopped, Some(StopReason::Unpriced)) => "stopped, model without a price",
         (Outcome::Stopped, Some(StopReason::Budget) | None) => "stopped, budget exceeded",
         (Outcome::Refused, _) => "refused",

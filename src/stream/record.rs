@@ -132,6 +132,8 @@ pub struct Record {
     models: [ModelList; 2],
     /// Of a message and of a delta.
     iterations: [Vec<Iteration>; 2],
+    /// A block of `message.content` asks for a tool.
+    pub asks_for_tool: bool,
     /// `aborted` is `true`.
     pub aborted: bool,
     /// `total_cost_usd`, in micro-dollars.
@@ -184,7 +186,7 @@ impl Record {
         }
         self.forget(Node::Models(Span::Process));
         self.forget(Node::Models(Span::SinceLast));
-        self.aborted = false;
+        (self.aborted, self.asks_for_tool) = (false, false);
         (self.total_cost, self.turns, self.api_time, self.spawn_depth) = (None, None, None, None);
     }
 
@@ -221,8 +223,10 @@ impl Record {
 
     /// A wanted object or array has ended.
     pub(crate) fn close(&mut self, node: Node) {
-        if node == Node::Block && self.text(TextField::BlockKind) == Some("tool_result") {
-            self.texts.swap(TextField::BlockTool as usize, TextField::ToolUseId as usize);
+        match self.text(TextField::BlockKind).filter(|_| node == Node::Block) {
+            Some("tool_result") => self.texts.swap(TextField::BlockTool as usize, TextField::ToolUseId as usize),
+            Some("tool_use") => self.asks_for_tool = true,
+            _ => {}
         }
     }
 
@@ -300,7 +304,11 @@ impl Record {
         };
         texts.iter().for_each(|field| self.texts[*field as usize].put(Scalar::Absent));
         match node {
-            Node::Message(owner) => self.forget(Node::Usage(owner)),
+            Node::Message(owner) => {
+                self.asks_for_tool &= owner == Owner::Start;
+                self.forget(Node::Usage(owner));
+            }
+            Node::Content => self.asks_for_tool = false,
             Node::Event => {
                 self.forget(Node::Usage(Owner::Start));
                 self.forget(Node::Usage(Owner::Delta));

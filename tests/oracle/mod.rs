@@ -31,6 +31,7 @@ pub fn scanned(record: &Record) -> Facts {
         ("type", TextField::Kind),
         ("subtype", TextField::Subtype),
         ("session", TextField::Session),
+        ("session alias", TextField::SessionAlias),
         ("parent", TextField::Parent),
         ("version", TextField::Version),
         ("init.model", TextField::InitModel),
@@ -80,6 +81,7 @@ pub fn walked(line: &Value) -> Facts {
         ("type", &line["type"]),
         ("subtype", &line["subtype"]),
         ("session", &line["session_id"]),
+        ("session alias", &line["sessionId"]),
         ("parent", &line["parent_tool_use_id"]),
         ("version", &line["claude_code_version"]),
         ("init.model", &line["model"]),
@@ -176,11 +178,12 @@ impl Tape<'_> {
     }
 }
 
-const KEYS: [&str; 44] = [
+const KEYS: [&str; 45] = [
     "x",
     "type",
     "subtype",
     "session_id",
+    "sessionId",
     "parent_tool_use_id",
     "claude_code_version",
     "aborted",
