@@ -80,6 +80,10 @@ fn wrapper_stops_a_loop(client: &Client) {
     check_stopped(&sandbox, &run);
     assert_eq!(run.code, 122);
     check_no_request_after(&run);
+    // It is stopped before the call that cannot fit.
+    assert_eq!(run.summary["stopped_by"], "next_call");
+    let counted = run.summary["tokens"]["counted"].as_u64();
+    assert!(counted.is_some_and(|counted| counted <= 12_000), "{counted:?}");
 }
 
 fn wrapper_interrupts(client: &Client) {
