@@ -52,11 +52,15 @@
 //!   values.rs          finds wanted values of a record by path, incrementally
 //!   course.rs          the turns of a stream, and what it is where nothing counts
 //!   foreign.rs         what a line is that cannot be counted
+//!   scalar.rs          strings and scalars as they were read
 //!   record.rs          what one record says
+//!   dialect.rs         the table of other agents' streams
+//!   trail.rs           what a record has at the paths of that table
 //!   paths.rs           where wanted values stand
 //!   number.rs          JSON numbers as counts and money
 //! count/
 //!   meter.rs           which message a record belongs to, and the totals
+//!   agents.rs          what other agents tell of themselves
 //!   settle.rs          replaces the live count by the vendor's figures when a result comes
 //!   uncovered.rs       what was counted live and a settlement does not cover
 //!   session.rs         per session, the live count and the confirmed figures
@@ -78,6 +82,7 @@ pub mod budget;
 pub mod cli;
 /// Counting: which message a record belongs to, and what it costs.
 pub mod count {
+    pub(crate) mod agents;
     pub(crate) mod message;
     pub mod meter;
     pub(crate) mod names;
@@ -120,12 +125,15 @@ pub mod show {
 /// Bytes in, records found, bytes out.
 pub mod stream {
     pub(crate) mod course;
+    pub mod dialect;
     pub(crate) mod foreign;
     pub(crate) mod number;
     pub mod paths;
     pub mod record;
     pub(crate) mod relay;
+    pub(crate) mod scalar;
     pub mod scan;
     pub mod sieve;
+    pub(crate) mod trail;
     pub(crate) mod values;
 }

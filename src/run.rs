@@ -69,6 +69,8 @@ pub(crate) enum StopReason {
 pub struct Run {
     /// The command that this run is charged to.
     pub name: Option<String>,
+    /// The file name of the wrapped command.
+    pub program: Option<String>,
     /// What happens when a budget is exceeded.
     pub mode: Mode,
     /// When block mode stops the run.
@@ -126,11 +128,12 @@ impl Run {
         };
         let mut chunk = Chunk::new(allowed);
         while !fed.ends {
-            self.sieve.examine(self.examines());
+            let examines = self.examines();
+            self.sieve.examine(examines);
             let before = (self.meter.is_lower_bound(), self.idle_turn());
             let Some(scanned) = self.sieve.next(&mut chunk) else { break };
             let changed = scanned.record.is_some_and(|record| self.meter.record(record));
-            let foreign = self.course.see(&scanned);
+            let foreign = self.course.see(&scanned, examines);
             let (ends_line, is_foreign) = (scanned.ends_line, scanned.is_foreign);
             // A `result` that only confirms what was counted changes no total, but the mark of a lower
             // bound goes, and `--linger` begins.
@@ -153,9 +156,10 @@ impl Run {
     /// The stream has ended: takes in a last line without a newline.
     pub fn finish(&mut self) -> Fed {
         let mut fed = Fed::default();
+        let examines = self.examines();
         while let Some(scanned) = self.sieve.next_at_end() {
             let changed = scanned.record.is_some_and(|record| self.meter.record(record));
-            let foreign = self.course.see(&scanned);
+            let foreign = self.course.see(&scanned, examines);
             let (ends_line, is_foreign) = (scanned.ends_line, scanned.is_foreign);
             self.judge(changed, &mut fed);
             // A record that was cut is no text.
@@ -193,7 +197,8 @@ impl Run {
     /// nothing has explained that yet. Returns whether that is a failure: in block mode a budget that
     /// sees no spend would let everything through.
     pub(crate) fn fails_without_usage(&mut self) -> bool {
-        if self.meter.usage_seen() {
+        // GitHub Copilot CLI's `result` has a usage, without tokens in it.
+        if self.meter.usage_seen() && !self.course.tells_nothing {
             return false;
         }
         if let Some(why) = self.course.explain_end() {

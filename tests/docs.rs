@@ -39,6 +39,16 @@ fn every_option_is_in_the_manual_and_the_readme() {
 }
 
 #[test]
+fn every_agent_is_in_the_manual_and_the_readme() {
+    let (manual, readme) = (file("man/budget-tee.1"), file("README.md"));
+    for (agent, program, arguments) in budget_tee::stream::dialect::agents() {
+        assert!(manual.contains(agent) && readme.contains(agent), "{agent}");
+        let command = format!("{program} {arguments}");
+        assert!(arguments.is_empty() || manual.contains(&command) && readme.contains(&command), "{command}");
+    }
+}
+
+#[test]
 fn every_variable_is_in_the_manual_and_the_readme() {
     let (manual, readme) = (manual(), file("README.md"));
     let source: String = ["src/cli/task.rs", "src/cli/sources.rs"].map(file).concat();

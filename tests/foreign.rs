@@ -36,10 +36,7 @@ fn a_stream_that_cannot_be_counted_is_named_at_its_first_line() {
     check_message(b"{\"type\":\"user\"}\nnot {\"JSON\"\n", "line 2 is no JSON record (\"not {\"JSON\"\")");
     check_message("\u{1b}[31m\u{9b}2J\u{202e}evil\u{7}".repeat(1000).as_bytes(), "(\"[31m2Jevil");
     check_message(b"[1,2,3]\n", advice);
-    check_message(
-        b"{\"type\":\"thread.started\",\"thread_id\":\"t\"}\n",
-        "line 1 is JSON of an unknown kind (thread.started)",
-    );
+    check_message(b"{\"type\":\"thread.begun\"}\n", "line 1 is JSON of an unknown kind (thread.begun)");
     check_message(b"{\"a\":1}\n", "line 1 is JSON of an unknown kind; run claude");
     check_message(b"[{\"type\":\"x\\u001b[2J\"},{\"type\":\"y\"}]", "line 1 is JSON of an unknown kind (x[2J)");
     check_message(

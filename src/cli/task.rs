@@ -133,6 +133,8 @@ impl Options {
         let meter = Meter::new(self.prices()?, resumes(&self.command));
         let mut run = Run::new(name, self.mode.unwrap_or_default(), self.count.unwrap_or_default(), budgets, meter);
         run.stop_at = self.stop.unwrap_or_default();
+        let program = self.command.first().and_then(|command| Path::new(command).file_name());
+        run.program = program.map(|program| program.to_string_lossy().into_owned());
         Ok(run)
     }
 

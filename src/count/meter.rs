@@ -8,6 +8,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use crate::count::agents::Agents;
 use crate::count::message::{Message, Messages};
 use crate::count::pending::Pending;
 use crate::count::price::Prices;
@@ -31,6 +32,8 @@ pub enum Finding {
     CarriedOver(Tokens),
     /// This model has no price.
     Unpriced(String),
+    /// This agent's total is not the sum of its parts, which are counted.
+    TotalDiffers(&'static str),
 }
 
 /// The totals of a stream, live.
@@ -40,6 +43,7 @@ pub struct Meter {
     pricer: Pricer,
     sessions: Sessions,
     messages: Messages,
+    agents: Agents,
     pending: Pending,
     total: Spend,
     message_count: u64,
@@ -87,6 +91,11 @@ impl Meter {
     /// Takes in one record. Returns whether a total has changed.
     pub fn record(&mut self, record: &Record) -> bool {
         let before = self.total;
+        if let Some((session, shown)) = self.agents.tell(record, &mut self.sessions, &mut self.pricer, &self.hasher) {
+            (self.usage_seen, self.counted_live) = (true, true);
+            self.update_from(session, shown);
+            return before != self.total;
+        }
         match record.text(TextField::Kind) {
             Some("assistant") => self.assistant(record),
             Some("stream_event") => self.stream_event(record),
@@ -125,7 +134,7 @@ impl Meter {
 
     /// How many messages were counted.
     pub fn messages(&self) -> u64 {
-        self.message_count
+        self.message_count.saturating_add(self.agents.calls())
     }
 
     /// Whether any usage was seen at all, be it zero.
@@ -136,6 +145,7 @@ impl Meter {
     /// What the user is to be told since the last call.
     pub(crate) fn take_findings(&mut self) -> Vec<Finding> {
         self.findings.extend(self.pricer.take_news().into_iter().map(Finding::Unpriced));
+        self.findings.extend(self.agents.take_difference().map(Finding::TotalDiffers));
         std::mem::take(&mut self.findings)
     }
 
@@ -153,6 +163,10 @@ impl Meter {
         let sighting = Sighting { id, parent, model, usage, is_served: true, aborted, asks, starts: false };
         let (at, is_new) = self.count_message(record, &sighting);
         self.count_iterations(record.iterations(Owner::Message), at);
+        if record.is_transcript() {
+            let session = self.session(record);
+            self.sessions[session].confirm();
+        }
         // Messages that Claude Code writes itself, such as errors, have a model in angle brackets.
         let synthetic = model.is_some_and(|model| model.starts_with('<'));
         if is_new && !synthetic && !self.counted_live {
@@ -285,9 +299,8 @@ impl Meter {
     }
 
     fn result(&mut self, record: &Record) {
-        let usage = record.usage(Owner::Turn);
         let has_models = [Span::Process, Span::SinceLast].iter().any(|span| record.models(*span).is_some());
-        self.usage_seen |= usage.is_some() || has_models;
+        self.usage_seen |= record.usage(Owner::Turn).is_some() || has_models;
         let at = self.session(record);
         let before = self.sessions[at].shown;
         let carried = settle(record, &mut self.sessions[at], &mut self.messages, &mut self.pricer, self.resumes);

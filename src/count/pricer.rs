@@ -84,7 +84,7 @@ impl Pricer {
     }
 
     /// What usage costs; `prompt` as [`ModelPrice::cost`] takes it.
-    fn cost_at(&mut self, model: ModelId, usage: &Usage, prompt: u64) -> Cost {
+    pub(crate) fn cost_at(&mut self, model: ModelId, usage: &Usage, prompt: u64) -> Cost {
         if *usage == Usage::default() {
             return Cost::default();
         }

@@ -93,6 +93,11 @@ impl Session {
         self.turn_open || self.agents_open || self.untold
     }
 
+    /// What was counted live is final: Claude Code's transcripts have the true figures.
+    pub(crate) fn confirm(&mut self) {
+        (self.turn_open, self.agents_open) = (false, false);
+    }
+
     /// The conversation was reset: a `modelUsage` that comes may count from here on.
     pub(crate) fn reset(&mut self) {
         self.live_at_reset = Some(self.live.clone());

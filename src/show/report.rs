@@ -15,11 +15,18 @@ use crate::run::{Notice, Run, StopReason, Unreachable};
 use crate::show::bar::{NAME_MAX, budget_lines, is_lower_bound};
 use crate::show::text::{Style, plural, seconds};
 use crate::stream::course::NoUsage;
+use crate::stream::dialect::{Adds, Dialect, Tells, agent_named};
 use crate::stream::foreign::Foreign;
 
 /// What to do about a stream that cannot be counted.
-// The usual reason is that both options are missing: `claude -p` alone prints text.
-const ADVICE: &str = "run claude with --output-format stream-json --verbose";
+// The usual reason is that options are missing: `claude -p` alone prints text.
+fn advice(run: &Run) -> String {
+    match run.program.as_deref().and_then(agent_named) {
+        Some(Dialect { agent, tells: Tells::Never, .. }) => format!("{agent} does not tell its usage in its stream"),
+        Some(Dialect { program, arguments, .. }) => format!("run {program} {arguments}"),
+        None => "run claude with --output-format stream-json --verbose".to_owned(),
+    }
+}
 
 /// How much is shown of a text that is no JSON, in columns.
 // Enough to recognise an error message by; with the rest of its line it fills two of a terminal.
@@ -59,27 +66,35 @@ pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
             "the ledger is unreachable and the reservation is used up (--estimate); stopping (--mode block)".to_owned()
         }
         Notice::Finding(finding) => finding_text(finding, run, style),
-        Notice::Foreign(line, foreign) => foreign_text(*line, foreign, style),
+        Notice::Foreign(line, foreign) => foreign_text(*line, foreign, run, style),
         Notice::Cut => "the stream ends inside a record: it was cut, and that record is not counted".to_owned(),
         Notice::NoUsage(NoUsage::Init) => "no usage in the stream: it ended after its init line".to_owned(),
         Notice::NoUsage(NoUsage::Cut) => "no usage in the stream before it was cut".to_owned(),
-        Notice::NoUsage(NoUsage::Unknown) => format!("no usage in the stream; {ADVICE}"),
+        Notice::NoUsage(NoUsage::Unknown) => format!("no usage in the stream; {}", advice(run)),
     }
 }
 
 /// What a stream is that cannot be counted; text from it is cleaned and cut.
-fn foreign_text(line: u64, foreign: &Foreign, style: Style) -> String {
+fn foreign_text(line: u64, foreign: &Foreign, run: &Run, style: Style) -> String {
+    let advice = advice(run);
     let line = exact(line);
     match foreign {
         Foreign::Compressed(with) => format!("the stream is compressed ({with}): decompress it to count it"),
         Foreign::Utf16 => "the stream is UTF-16: convert it to count it (iconv -f UTF-16 -t UTF-8)".to_owned(),
         Foreign::Text(text) => {
-            format!("line {line} is no JSON record (\"{}\"); {ADVICE}", style.label(text, SAMPLE_MAX))
+            format!("line {line} is no JSON record (\"{}\"); {advice}", style.label(text, SAMPLE_MAX))
         }
         Foreign::Json(Some(kind)) => {
-            format!("line {line} is JSON of an unknown kind ({}); {ADVICE}", style.label(kind, SAMPLE_MAX))
+            format!("line {line} is JSON of an unknown kind ({}); {advice}", style.label(kind, SAMPLE_MAX))
         }
-        Foreign::Json(None) => format!("line {line} is JSON of an unknown kind; {ADVICE}"),
+        Foreign::Agent(Dialect { agent, tells: Tells::Never, .. }) => {
+            format!("{agent} does not tell its usage in its stream: nothing is counted")
+        }
+        Foreign::Agent(Dialect { agent, adds: Adds::Cumulative, .. }) => {
+            format!("{agent} tells its usage at the end of a turn, with the thread's earlier turns; budgets bind there")
+        }
+        Foreign::Agent(Dialect { agent, .. }) => format!("{agent} tells its usage at the end; budgets bind there"),
+        Foreign::Json(None) => format!("line {line} is JSON of an unknown kind; {advice}"),
     }
 }
 
@@ -132,6 +147,9 @@ fn finding_text(finding: &Finding, run: &Run, style: Style) -> String {
                 Unpriced::Zero => format!("{model} has no price; {priced} (--unpriced zero)"),
                 Unpriced::Highest | Unpriced::As(_) => format!("{model} has no price; {priced} (--unpriced)"),
             }
+        }
+        Finding::TotalDiffers(agent) => {
+            format!("{agent} tells another total than the sum of its parts, which are counted")
         }
         Finding::CarriedOver(tokens) => {
             let all = exact(Classes::default().count(tokens));

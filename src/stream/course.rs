@@ -1,5 +1,6 @@
 //! The course of a stream, beside what it spends: its turns, and what it is where nothing counts.
 
+use crate::stream::dialect::{Dialect, Tells};
 use crate::stream::foreign::Foreign;
 use crate::stream::paths::TextField;
 use crate::stream::scan::Scanned;
@@ -22,6 +23,10 @@ pub(crate) struct Course {
     idle_since_turn: bool,
     /// An `init` record has come.
     has_begun: bool,
+    /// A record of a known agent has come: others between them need no explanation.
+    is_known: bool,
+    /// It is that of an agent which never tells its usage.
+    pub(crate) tells_nothing: bool,
     /// The user has been told that, and why, nothing counts.
     is_explained: bool,
     /// The stream ended inside a record.
@@ -29,9 +34,9 @@ pub(crate) struct Course {
 }
 
 impl Course {
-    /// Takes in a line or an element. Returns what its record is, where it is none of Claude Code's
-    /// and that is still wanted.
-    pub(crate) fn see(&mut self, scanned: &Scanned<'_>) -> Option<Foreign> {
+    /// Takes in a line or an element. Returns what its record is, where that is still `wanted` and it
+    /// cannot be counted live.
+    pub(crate) fn see(&mut self, scanned: &Scanned<'_>, wanted: bool) -> Option<Foreign> {
         let record = scanned.record?;
         match (record.text(TextField::Kind), record.text(TextField::Subtype)) {
             // Counted, so that the watch sees a new turn even where it missed the messages between.
@@ -40,7 +45,13 @@ impl Course {
             (Some("system"), Some("init")) => (self.has_begun, self.idle_since_turn) = (true, false),
             _ => {}
         }
-        if self.is_explained { None } else { Foreign::of_record(record) }
+        if !wanted {
+            return None;
+        }
+        let foreign = Foreign::of_record(record);
+        self.is_known |= record.session().or(record.thread()).is_some() || Foreign::is_agents(record);
+        self.tells_nothing |= matches!(foreign, Some(Foreign::Agent(Dialect { tells: Tells::Never, .. })));
+        foreign.filter(|foreign| !self.is_known || !matches!(foreign, Foreign::Json(_)))
     }
 
     /// The number of the turn that a `result` has ended, as long as no message of another has come.

@@ -1,5 +1,6 @@
 //! What a stream is that cannot be counted, as far as the start of a line tells.
 
+use crate::stream::dialect::{self, Dialect, Tells};
 use crate::stream::paths::TextField;
 use crate::stream::record::Record;
 
@@ -26,7 +27,7 @@ const KINDS: [&str; 15] = [
 const EVENT_FIELDS: [&[u8]; 4] = [b":", b"event:", b"id:", b"retry:"];
 
 /// What stands in a line, or in all of them, in place of records.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Foreign {
     /// Compressed, with this.
     Compressed(&'static str),
@@ -35,6 +36,8 @@ pub(crate) enum Foreign {
     Text(String),
     /// JSON of a kind that is not known, with its `type`.
     Json(Option<String>),
+    /// It is another agent's, which does not tell its usage live.
+    Agent(&'static Dialect),
 }
 
 impl Foreign {
@@ -52,9 +55,17 @@ impl Foreign {
         }
     }
 
-    /// What a record is that Claude Code does not write; `None` where it does.
+    /// Whether it is a record of another agent that is known.
+    pub(crate) fn is_agents(record: &Record) -> bool {
+        record.text(TextField::Kind).and_then(dialect::agent_of).is_some()
+    }
+
+    /// What a record is that cannot be counted live; `None` where it can.
     pub(crate) fn of_record(record: &Record) -> Option<Foreign> {
         let kind = record.text(TextField::Kind);
+        if let Some(agent) = kind.and_then(dialect::agent_of) {
+            return (agent.tells != Tells::Live).then_some(Foreign::Agent(agent));
+        }
         let is_known = record.session().is_some() || kind.is_some_and(|kind| KINDS.contains(&kind));
         (!is_known).then(|| Foreign::Json(kind.map(str::to_owned)))
     }

@@ -22,6 +22,8 @@ pub(crate) enum Node {
     Iteration(Owner),
     Models(Span),
     Model(Span),
+    /// It is wanted by the table of dialects alone.
+    Table,
 }
 
 /// Whose usage object it is.
@@ -175,7 +177,9 @@ impl Node {
             // The keys are the models' names.
             Node::Models(span) => Step::Object(Node::Model(span)),
             Node::Model(span) => model(span, key),
-            Node::Content | Node::CacheCreation(_) | Node::ServerTools(_) | Node::Iterations(_) => Step::Skip,
+            Node::Content | Node::CacheCreation(_) | Node::ServerTools(_) | Node::Iterations(_) | Node::Table => {
+                Step::Skip
+            }
         }
     }
 

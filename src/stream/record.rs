@@ -4,8 +4,10 @@
 //! mean for a total is the meter's business.
 
 use crate::count::tokens::{Tokens, Usage};
+use crate::stream::dialect::{Dialect, Told};
 use crate::stream::number;
 use crate::stream::paths::{Field, Node, Number, OWNERS, Owner, Scalar, Span, Step, TEXTS, TextField};
+use crate::stream::trail::TableValues;
 
 /// The longest text of a wanted value, and of all model names of a record together, in bytes. A
 /// hostile stream could fill the memory with them otherwise.
@@ -132,6 +134,8 @@ pub struct Record {
     models: [ModelList; 2],
     /// Of a message and of a delta.
     iterations: [Vec<Iteration>; 2],
+    /// What stands at the paths of other agents' records.
+    pub(crate) table: TableValues,
     /// A block of `message.content` asks for a tool.
     pub asks_for_tool: bool,
     /// `aborted` is `true`.
@@ -159,7 +163,29 @@ impl Record {
 
     /// A usage, where the record has such an object; a count that it lacks is zero.
     pub fn usage(&self, owner: Owner) -> Option<Usage> {
-        self.usages[owner as usize].get()
+        let mut usage = self.usages[owner as usize].get()?;
+        let kind = self.text(TextField::Kind).unwrap_or_default();
+        if self.table.has_cached_inside(kind, &usage.tokens) {
+            let Tokens { cache_write, cache_read, .. } = usage.tokens;
+            usage.tokens.input -= cache_write + cache_read;
+        }
+        Some(usage)
+    }
+
+    /// Whether it is of a transcript that Claude Code keeps, and not of a stream.
+    pub fn is_transcript(&self) -> bool {
+        self.text(TextField::SessionAlias).is_some()
+    }
+
+    /// The thread or session that another agent's record names.
+    pub(crate) fn thread(&self) -> Option<&str> {
+        self.table.session()
+    }
+
+    /// What another agent's record says was used, model by model, and how the agent says it.
+    pub(crate) fn told(&self) -> Option<(&'static Dialect, Vec<Told<'_>>)> {
+        let (row, dialect) = self.table.carrier(self.text(TextField::Kind)?)?;
+        Some((dialect, self.table.told(row)))
     }
 
     /// The entries by model, where the record has such an object.
@@ -181,6 +207,7 @@ impl Record {
     /// Forgets everything, for the next record.
     pub(crate) fn clear(&mut self) {
         self.texts.iter_mut().for_each(|text| text.put(Scalar::Absent));
+        self.table.clear();
         for owner in [Owner::Turn, Owner::Message, Owner::Delta, Owner::Start, Owner::Agent] {
             self.forget(Node::Usage(owner));
         }
@@ -238,7 +265,12 @@ impl Record {
         };
         let count = number.map(number::count);
         match field {
-            Field::Text(field) => self.texts[field as usize].put(scalar),
+            Field::Text(field) => {
+                self.texts[field as usize].put(scalar);
+                if let (TextField::Kind, Scalar::Text(kind)) = (field, scalar) {
+                    self.table.set_kind(kind);
+                }
+            }
             Field::Number(Number::TotalCost) => self.total_cost = number.map(number::micro_dollars),
             Field::Number(Number::Turns) => self.turns = count,
             Field::Number(Number::ApiTime) => self.api_time = count,

@@ -8,6 +8,7 @@ use aho_corasick::Span;
 use aho_corasick::packed::Searcher;
 use memchr::{memchr, memchr_iter, memrchr};
 
+use crate::stream::dialect;
 use crate::stream::scan::{Scanned, Scanner};
 
 /// How much of a line is kept until its end comes, in bytes.
@@ -225,7 +226,10 @@ impl Sieve {
         while let Some(found) = searcher.find_in(lines, rest) {
             let pattern = found.pattern().as_usize();
             let is_sought = match WORDS.get(pattern) {
-                Some((_, words)) => words.iter().any(|word| lines[..found.end()].ends_with(word.as_bytes())),
+                Some((_, words)) => {
+                    let mut words = words.iter().chain(dialect::words());
+                    words.any(|word| lines[..found.end()].ends_with(word.as_bytes()))
+                }
                 None => true,
             };
             if is_sought {
@@ -307,6 +311,13 @@ mod tests {
 "#;
         assert_eq!(scanned_and_all(Sieve::default(), text), (4, 6));
         assert_eq!(scanned_and_all(Sieve { searcher: None, ..Sieve::default() }, text), (6, 6));
+    }
+
+    #[test]
+    fn the_words_of_dialects_end_as_others_do() {
+        for word in dialect::words() {
+            assert!(WORDS.iter().any(|(end, _)| word.ends_with(end)), "{word}");
+        }
     }
 
     /// Whether the search would look at these bytes, by the low and high halves of each.

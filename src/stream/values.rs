@@ -5,13 +5,13 @@
 //! an object begins, and what a newline in it means, is the scanner's business.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use memchr::{memchr, memchr2};
-use serde::de::{IgnoredAny, Visitor};
 
-use crate::stream::paths::{Field, Node, Scalar, Step};
+use crate::stream::paths::{Node, Scalar, Step};
 use crate::stream::record::{Record, WANTED_MAX};
+use crate::stream::scalar::{decode, lossy, read_scalar};
+use crate::stream::trail::{PathSet, Trail};
 
 /// Reads one value at a time: an object whose wanted values become a record, or a value to skip.
 // Why not serde_json: its `Value` fails at depth 128, on lone surrogates and on bad UTF-8, and a typed
@@ -21,7 +21,9 @@ use crate::stream::record::{Record, WANTED_MAX};
 pub(crate) struct Values {
     state: State,
     /// The wanted objects and arrays that are open, outermost first; never more than the longest path.
-    path: Vec<Node>,
+    path: Vec<Place>,
+    /// What the value under way is wanted for.
+    wanted: Wanted,
     /// The key or wanted scalar being read.
     text: Vec<u8>,
     /// That text contains an escape.
@@ -31,19 +33,46 @@ pub(crate) struct Values {
     record: Record,
 }
 
+/// A wanted object or array that is open.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    node: Node,
+    trail: Trail,
+}
+
+/// What a value is wanted for: by Claude Code's paths, and by those of the table of dialects.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    step: Step,
+    here: PathSet,
+    below: Trail,
+}
+
+impl Wanted {
+    fn is_kept(self) -> bool {
+        self.here != 0 || matches!(self.step, Step::Keep(_))
+    }
+}
+
+impl From<Step> for Wanted {
+    fn from(step: Step) -> Self {
+        Wanted { step, here: 0, below: Trail::default() }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// In a wanted object before a key; `true` where the object may end instead.
     Key(bool),
     KeyText,
-    Colon(Step),
-    Value(Step),
+    Colon,
+    Value,
     /// In a wanted array, right after its `[`.
     FirstElement,
     AfterValue,
-    /// In a string or another scalar that is a value, wanted or not.
-    Text(Option<Field>),
-    Scalar(Option<Field>),
+    /// In a string or another scalar that is a value; `true` where it is wanted.
+    Text(bool),
+    Scalar(bool),
     /// In an object or array that is not wanted, at this depth; and in a string inside one.
     Nested(u64),
     NestedText(u64),
@@ -69,6 +98,7 @@ impl Default for Values {
         Values {
             state: State::Closed,
             path: Vec::with_capacity(8),
+            wanted: Step::Skip.into(),
             text: Vec::new(),
             escaped: false,
             escape: false,
@@ -89,14 +119,14 @@ impl Values {
         self.path.clear();
         self.text.clear();
         self.escape = false;
-        self.state = self.open(Node::Root, State::Key(true));
+        self.state = self.open(Node::Root, Trail::ROOT, State::Key(true));
     }
 
     /// Begins a string that is skipped, right after its quote.
     pub(crate) fn skip_text(&mut self) {
         self.path.clear();
         self.escape = false;
-        self.state = State::Text(None);
+        self.state = State::Text(false);
     }
 
     /// Begins an array or an object that is skipped, right after its bracket.
@@ -121,8 +151,8 @@ impl Values {
 
     /// A line ends inside the value. Returns whether that breaks it: it does in a string.
     pub(crate) fn end_line(&mut self) -> bool {
-        if let State::Scalar(field) = self.state {
-            self.scalar(b"\n", field);
+        if let State::Scalar(kept) = self.state {
+            self.scalar(b"\n", kept);
         }
         matches!(self.state, State::KeyText | State::Text(_) | State::NestedText(_))
     }
@@ -137,9 +167,9 @@ impl Values {
             let rest = &bytes[at..];
             at += match self.state {
                 State::KeyText => self.text(rest, true),
-                State::Text(field) => self.text(rest, field.is_some()),
+                State::Text(kept) => self.text(rest, kept),
                 State::NestedText(_) => self.text(rest, false),
-                State::Scalar(field) => self.scalar(rest, field),
+                State::Scalar(kept) => self.scalar(rest, kept),
                 State::Nested(depth) => self.nested(rest, depth),
                 before => match self.structure(byte) {
                     State::Broken => {
@@ -172,55 +202,64 @@ impl Values {
             }
             (State::Key(true) | State::AfterValue, b'}') => self.close(false),
             (State::FirstElement | State::AfterValue, b']') => self.close(true),
-            (State::Colon(step), b':') => State::Value(step),
+            (State::Colon, b':') => State::Value,
             (State::AfterValue, b',') => match self.path.last() {
-                Some(&node) if node.is_array() => State::Value(node.element()),
+                Some(Place { node, .. }) if node.is_array() => {
+                    self.wanted = node.element().into();
+                    State::Value
+                }
                 _ => State::Key(false),
             },
             (State::FirstElement, _) => {
-                self.state = State::Value(self.path.last().map_or(Step::Skip, |node| node.element()));
+                self.wanted = self.path.last().map_or(Step::Skip, |place| place.node.element()).into();
+                self.state = State::Value;
                 self.structure(byte)
             }
-            (State::Value(step), _) => self.value(step, byte),
+            (State::Value, _) => self.value(byte),
             _ => State::Broken,
         }
     }
 
     /// The first byte of a value.
-    fn value(&mut self, step: Step, byte: u8) -> State {
-        let field = match step {
-            Step::Keep(field) => Some(field),
-            _ => None,
-        };
+    fn value(&mut self, byte: u8) -> State {
+        let Wanted { step, below, .. } = self.wanted;
         match (byte, step) {
-            (b'{', Step::Object(node)) => self.open(node, State::Key(true)),
-            (b'[', Step::Array(node)) => self.open(node, State::FirstElement),
+            (b'{', Step::Object(node)) => self.open(node, below, State::Key(true)),
+            (b'{', _) if !below.is_empty() => self.open(Node::Table, below, State::Key(true)),
+            (b'[', Step::Array(node)) => self.open(node, Trail::default(), State::FirstElement),
             (b'{' | b'[', _) => State::Nested(1),
             (b'}' | b']' | b',' | b':', _) => State::Broken,
             (b'"', _) => {
                 self.text.clear();
                 self.escaped = false;
-                State::Text(field)
+                State::Text(self.wanted.is_kept())
             }
             _ => {
                 self.text.clear();
-                State::Scalar(field)
+                State::Scalar(self.wanted.is_kept())
             }
         }
     }
 
-    fn open(&mut self, node: Node, inside: State) -> State {
+    fn open(&mut self, node: Node, trail: Trail, inside: State) -> State {
         // The key was kept as text until its value began.
-        self.record.open(node, &lossy(&self.text));
-        self.path.push(node);
+        let key = lossy(&self.text);
+        self.record.open(node, &key);
+        if trail.is_model {
+            self.record.table.open_model(&key, trail);
+        }
+        self.path.push(Place { node, trail });
         inside
     }
 
     fn close(&mut self, array: bool) -> State {
         match self.path.last() {
-            Some(&node) if node.is_array() == array => {
+            Some(&Place { node, trail }) if node.is_array() == array => {
                 self.path.pop();
                 self.record.close(node);
+                if trail.is_model {
+                    self.record.table.close_model(trail);
+                }
                 self.after_value()
             }
             _ => State::Broken,
@@ -274,20 +313,24 @@ impl Values {
         match self.state {
             State::NestedText(depth) => State::Nested(depth),
             State::KeyText => {
-                let node = self.path.last().copied().unwrap_or(Node::Root);
-                let Some(key) = decode(&self.text, self.escaped) else {
-                    return State::Colon(Step::Skip);
-                };
+                let Some(Place { node, trail }) = self.path.last().copied() else { return State::Broken };
+                self.wanted = Step::Skip.into();
+                let Some(key) = decode(&self.text, self.escaped) else { return State::Colon };
                 let step = self.record.key(node, &key);
+                let (here, below) = trail.step(&key, self.record.table.active());
+                if here != 0 || !below.is_empty() {
+                    self.record.table.forget(here, below);
+                }
+                self.wanted = Wanted { step, here, below };
                 // `open` takes the name of a model from the text.
                 if let Cow::Owned(key) = key {
                     self.text = key.into_bytes();
                 }
-                State::Colon(step)
+                State::Colon
             }
-            State::Text(Some(field)) => {
+            State::Text(true) => {
                 if let Some(text) = decode(&self.text, self.escaped) {
-                    self.record.put(field, Scalar::Text(&text));
+                    put(&mut self.record, self.wanted, Scalar::Text(&text));
                 }
                 State::AfterValue
             }
@@ -296,14 +339,14 @@ impl Values {
     }
 
     /// Inside a number, `true`, `false`, `null`, or anything else that is not quoted.
-    fn scalar(&mut self, bytes: &[u8], field: Option<Field>) -> usize {
+    fn scalar(&mut self, bytes: &[u8], kept: bool) -> usize {
         let ends = |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n');
         let end = bytes.iter().position(ends);
         let part = &bytes[..end.unwrap_or(bytes.len())];
-        if let Some(field) = field {
+        if kept {
             self.keep(part);
             if end.is_some() {
-                self.record.put(field, read_scalar(&self.text));
+                put(&mut self.record, self.wanted, read_scalar(&self.text));
             }
         }
         if end.is_some() {
@@ -340,61 +383,17 @@ impl Values {
     }
 }
 
+/// Takes a scalar into the record.
+fn put(record: &mut Record, wanted: Wanted, scalar: Scalar<'_>) {
+    if let Step::Keep(field) = wanted.step {
+        record.put(field, scalar);
+    }
+    if wanted.here != 0 {
+        record.table.put(wanted.here, scalar);
+    }
+}
+
 /// Whether a backslash at the end of a text escapes what follows, and is not escaped itself.
 fn ends_in_escape(text: &[u8]) -> bool {
     text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
-}
-
-/// The characters of a JSON string between its quotes; `None` where it is too long to be wanted.
-fn decode(raw: &[u8], escaped: bool) -> Option<Cow<'_, str>> {
-    // Bytes that are not UTF-8 and lone surrogates are replaced and not refused: an id with one must still
-    // be equal to itself.
-    if raw.len() > WANTED_MAX {
-        return None;
-    }
-    if !escaped {
-        return Some(lossy(raw));
-    }
-    let quoted = [b"\"", raw, b"\""].concat();
-    let mut json = serde_json::Deserializer::from_slice(&quoted);
-    let bytes = serde::Deserializer::deserialize_bytes(&mut json, Bytes).unwrap_or_else(|_| raw.to_vec());
-    Some(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// [`String::from_utf8_lossy`], which is slow where there is nothing to replace.
-fn lossy(text: &[u8]) -> Cow<'_, str> {
-    std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
-}
-
-/// Takes a JSON string as bytes, in which `serde_json` allows lone surrogates and bad UTF-8.
-struct Bytes;
-
-impl Visitor<'_> for Bytes {
-    type Value = Vec<u8>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-        Ok(bytes.to_vec())
-    }
-}
-
-/// A number, `true`, or a scalar that no field takes.
-fn read_scalar(text: &[u8]) -> Scalar<'_> {
-    match text {
-        b"true" => Scalar::True,
-        b"null" | b"false" => Scalar::Absent,
-        _ => number(text).map_or(Scalar::Absent, Scalar::Number),
-    }
-}
-
-/// The text of a JSON number of any size: 1e400 is one.
-fn number(text: &[u8]) -> Option<&str> {
-    if text.len() > WANTED_MAX {
-        return None;
-    }
-    serde_json::from_slice::<IgnoredAny>(text).ok()?;
-    std::str::from_utf8(text).ok()
 }

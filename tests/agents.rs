@@ -1,0 +1,312 @@
+//! Streams of other agents: how their figures are brought to the four classes, and what is said of them.
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
+
+mod harness;
+
+use harness::{Ran, run, summary};
+use serde_json::Value;
+
+/// An agent's stream, and what is to come of it.
+struct Stream {
+    agent: &'static str,
+    lines: &'static [&'static str],
+    /// Input, output, cache-write and cache-read tokens.
+    tokens: [u64; 4],
+    messages: u64,
+    /// Of the whole stream, where it tells a cost.
+    micro_usd: Option<u64>,
+    /// What is said of it on stderr.
+    said: &'static str,
+}
+
+const STREAMS: [Stream; 12] = [
+    Stream {
+        agent: "Codex",
+        lines: &[
+            r#"{"type":"thread.started","thread_id":"0193-a"}"#,
+            r#"{"type":"turn.started"}"#,
+            r#"{"type":"item.completed","item":{"id":"item_0","type":"agent_message","text":"ok"}}"#,
+            r#"{"type":"turn.completed","usage":{"input_tokens":900,"cached_input_tokens":300,"cache_write_input_tokens":50,"output_tokens":40,"reasoning_output_tokens":30}}"#,
+            r#"{"type":"turn.started"}"#,
+            // The whole thread again.
+            r#"{"type":"turn.completed","usage":{"input_tokens":2000,"cached_input_tokens":1200,"cache_write_input_tokens":50,"output_tokens":95,"reasoning_output_tokens":60}}"#,
+            // Another thread.
+            r#"{"type":"thread.started","thread_id":"0193-b"}"#,
+            r#"{"type":"turn.completed","usage":{"input_tokens":100,"cached_input_tokens":0,"output_tokens":5}}"#,
+        ],
+        tokens: [850, 100, 50, 1200],
+        messages: 3,
+        micro_usd: None,
+        said: "Codex tells its usage at the end of a turn, with the thread's earlier turns; budgets bind there",
+    },
+    Stream {
+        agent: "opencode",
+        lines: &[
+            r#"{"type":"step_start","sessionID":"ses_1","part":{"type":"step-start"}}"#,
+            r#"{"type":"tool_use","sessionID":"ses_1","part":{"type":"tool","state":{"input":{"tokens":{"input":9}}}}}"#,
+            r#"{"type":"step_finish","sessionID":"ses_1","part":{"reason":"tool-calls","tokens":{"total":1130,"input":900,"output":20,"reasoning":10,"cache":{"write":50,"read":150}},"cost":0.0021}}"#,
+            r#"{"type":"step_finish","sessionID":"ses_1","part":{"reason":"stop","tokens":{"input":100,"output":7,"reasoning":0,"cache":{"write":0,"read":1000}},"cost":0.001}}"#,
+        ],
+        tokens: [1000, 37, 50, 1150],
+        messages: 2,
+        micro_usd: Some(3100),
+        said: "",
+    },
+    Stream {
+        agent: "Qwen Code",
+        lines: &[
+            r#"{"type":"system","subtype":"init","session_id":"q","model":"qwen3-coder-plus"}"#,
+            r#"{"type":"assistant","session_id":"q","parent_tool_use_id":null,"message":{"id":"m1","model":"qwen3-coder-plus","content":[{"type":"tool_use"}],"usage":{"input_tokens":1000,"output_tokens":50,"cache_read_input_tokens":400,"total_tokens":1050}}}"#,
+            r#"{"type":"assistant","session_id":"q","parent_tool_use_id":null,"message":{"id":"m1","model":"qwen3-coder-plus","content":[{"type":"text"}],"usage":{"input_tokens":1000,"output_tokens":50,"cache_read_input_tokens":400,"total_tokens":1050}}}"#,
+            r#"{"type":"assistant","session_id":"q","parent_tool_use_id":null,"message":{"id":"m2","model":"qwen3-coder-plus","content":[],"usage":{"input_tokens":2000,"output_tokens":60,"cache_read_input_tokens":900,"total_tokens":2060}}}"#,
+            r#"{"type":"result","subtype":"success","session_id":"q","num_turns":2,"usage":{"input_tokens":3000,"output_tokens":110,"cache_read_input_tokens":1300,"total_tokens":3110}}"#,
+        ],
+        tokens: [1700, 110, 0, 1300],
+        messages: 2,
+        micro_usd: None,
+        said: "",
+    },
+    Stream {
+        agent: "pi",
+        lines: &[
+            r#"{"type":"session","version":3,"id":"p"}"#,
+            r#"{"type":"message_start","message":{"role":"assistant","content":[],"model":"m","usage":{"input":0,"output":0,"cacheRead":0,"cacheWrite":0,"totalTokens":0,"cost":{"total":0}}}}"#,
+            r#"{"type":"message_update","assistantMessageEvent":{"partial":{"usage":{"input":500,"output":9}}},"message":{"role":"assistant","usage":{"input":500,"output":9}}}"#,
+            r#"{"type":"message_end","message":{"role":"assistant","content":[],"model":"m","usage":{"input":500,"output":30,"cacheRead":70,"cacheWrite":20,"totalTokens":620,"cost":{"input":0.1,"total":0.00142}}}}"#,
+            r#"{"type":"message_end","message":{"role":"toolResult","usage":{"input":500,"output":30}}}"#,
+            r#"{"type":"turn_end","message":{"role":"assistant","usage":{"input":500,"output":30}}}"#,
+            r#"{"type":"agent_end","messages":[{"role":"assistant","usage":{"input":500,"output":30}}]}"#,
+        ],
+        tokens: [500, 30, 20, 70],
+        messages: 1,
+        micro_usd: Some(1420),
+        said: "",
+    },
+    Stream {
+        agent: "Cline",
+        lines: &[
+            r#"{"ts":"2026-11-25T04:34:53Z","type":"hook_event","hookEventName":"agent_start"}"#,
+            r#"{"ts":"2026-11-25T04:34:54Z","type":"agent_event","event":{"type":"usage","inputTokens":1000,"outputTokens":51,"cacheReadTokens":100,"totalInputTokens":1000,"totalCost":0}}"#,
+            r#"{"ts":"2026-11-25T04:34:55Z","type":"agent_event","event":{"type":"content_end","inputTokens":7,"output":{"usage":1}}}"#,
+            r#"{"ts":"2026-11-25T04:34:56Z","type":"agent_event","event":{"type":"usage","inputTokens":2000,"outputTokens":52,"cacheReadTokens":200,"cacheWriteTokens":10}}"#,
+            r#"{"ts":"2026-11-25T04:34:57Z","type":"run_result","usage":{"inputTokens":3000},"aggregateUsage":{"inputTokens":3000,"outputTokens":103,"cacheReadTokens":300,"cacheWriteTokens":10,"totalCost":0.0123},"model":{"id":"m","provider":"p"}}"#,
+        ],
+        tokens: [2690, 103, 10, 300],
+        messages: 2,
+        micro_usd: Some(12_300),
+        said: "",
+    },
+    Stream {
+        agent: "Gemini",
+        lines: &[
+            r#"{"type":"init","session_id":"g","model":"gemini-3-pro"}"#,
+            r#"{"type":"tool_result","tool_id":"t","output":"hi"}"#,
+            r#"{"type":"result","status":"success","stats":{"total_tokens":1,"input_tokens":1,"models":{"gemini-3-pro":{"total_tokens":2200,"input_tokens":2000,"output_tokens":150,"cached":600,"input":1400},"gemini-3-flash":{"total_tokens":110,"input_tokens":100,"output_tokens":10,"cached":0}}}}"#,
+        ],
+        tokens: [1500, 210, 0, 600],
+        messages: 1,
+        micro_usd: None,
+        said: "Gemini tells its usage at the end; budgets bind there",
+    },
+    Stream {
+        agent: "Droid",
+        lines: &[
+            r#"{"type":"system","subtype":"init","session_id":"d","model":"custom:m","reasoning_effort":"none"}"#,
+            r#"{"type":"message","role":"user","id":"u","text":"hi","session_id":"d"}"#,
+            r#"{"type":"completion","finalText":"done","numTurns":3,"session_id":"d","usage":{"input_tokens":5400,"output_tokens":156,"cache_read_input_tokens":600,"cache_creation_input_tokens":20,"factory_credits":0}}"#,
+        ],
+        tokens: [5400, 156, 20, 600],
+        messages: 1,
+        micro_usd: None,
+        said: "Droid tells its usage at the end; budgets bind there",
+    },
+    Stream {
+        agent: "Cursor",
+        lines: &[
+            r#"{"type":"system","subtype":"init","session_id":"c","model":"m"}"#,
+            r#"{"type":"assistant","session_id":"c","message":{"role":"assistant","content":[{"type":"text","text":"pong"}]}}"#,
+            r#"{"type":"result","subtype":"success","session_id":"c","usage":{"inputTokens":120,"outputTokens":9,"cacheReadTokens":50,"cacheWriteTokens":3}}"#,
+        ],
+        tokens: [120, 9, 3, 50],
+        messages: 1,
+        micro_usd: None,
+        said: "",
+    },
+    Stream {
+        agent: "Amp",
+        lines: &[
+            r#"{"type":"system","subtype":"init","session_id":"T-1","tools":["Bash"]}"#,
+            r#"{"type":"assistant","message":{"type":"message","role":"assistant","content":[],"usage":{"input_tokens":7,"cache_creation_input_tokens":3,"cache_read_input_tokens":14009,"output_tokens":13,"max_tokens":300000}},"parent_tool_use_id":null,"session_id":"T-1"}"#,
+            r#"{"type":"assistant","message":{"type":"message","role":"assistant","content":[],"usage":{"input_tokens":7,"cache_creation_input_tokens":3,"cache_read_input_tokens":14009,"output_tokens":13}},"parent_tool_use_id":null,"session_id":"T-1"}"#,
+            r#"{"type":"result","subtype":"success","num_turns":1,"session_id":"T-1"}"#,
+        ],
+        tokens: [14, 26, 6, 28_018],
+        messages: 2,
+        micro_usd: None,
+        said: "",
+    },
+    Stream {
+        agent: "Copilot",
+        lines: &[
+            r#"{"type":"session.skills_loaded","data":{"skills":[]}}"#,
+            r#"{"type":"assistant.message","data":{"model":"gpt-4.1","content":"hi"}}"#,
+            r#"{"type":"result","sessionId":"7","exitCode":0,"usage":{"premiumRequests":0}}"#,
+        ],
+        tokens: [0; 4],
+        messages: 0,
+        micro_usd: None,
+        said: "GitHub Copilot CLI does not tell its usage in its stream: nothing is counted",
+    },
+    Stream {
+        agent: "a transcript of Claude Code",
+        lines: &[
+            r#"{"type":"mode","mode":"normal","sessionId":"i"}"#,
+            r#"{"type":"file-history-snapshot","messageId":"x","snapshot":{}}"#,
+            r#"{"parentUuid":"a","message":{"id":"msg_1","role":"assistant","model":"claude-sonnet-5","content":[{"type":"tool_use"}],"usage":{"input_tokens":10,"output_tokens":51,"cache_creation_input_tokens":200,"cache_read_input_tokens":100}},"type":"assistant","sessionId":"i","session_id":"i"}"#,
+            r#"{"parentUuid":"a","message":{"id":"msg_1","role":"assistant","model":"claude-sonnet-5","content":[{"type":"text"}],"usage":{"input_tokens":10,"output_tokens":51,"cache_creation_input_tokens":200,"cache_read_input_tokens":100}},"type":"assistant","sessionId":"i","session_id":"i"}"#,
+        ],
+        tokens: [10, 51, 200, 100],
+        messages: 1,
+        micro_usd: None,
+        said: "",
+    },
+    // One program after the other.
+    Stream {
+        agent: "Claude Code, then Codex",
+        lines: &[
+            r#"{"type":"assistant","session_id":"s","message":{"id":"a","model":"claude-opus-5","usage":{"input_tokens":5,"output_tokens":2}}}"#,
+            r#"{"type":"result","session_id":"s","modelUsage":{"claude-opus-5":{"inputTokens":5,"outputTokens":20,"costUSD":0.5}}}"#,
+            r#"{"type":"thread.started","thread_id":"t"}"#,
+            r#"{"type":"turn.completed","usage":{"input_tokens":100,"cached_input_tokens":40,"output_tokens":5}}"#,
+        ],
+        tokens: [65, 25, 0, 40],
+        messages: 2,
+        micro_usd: None,
+        said: "",
+    },
+];
+
+fn text(lines: &[&str]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The tokens of a summary.
+fn tokens(summary: &Value) -> [u64; 4] {
+    ["input", "output", "cache_write", "cache_read"].map(|class| summary["tokens"][class].as_u64().expect("a number"))
+}
+
+#[test]
+fn each_agents_stream_is_counted_and_forwarded() {
+    for Stream { agent, lines, tokens: want, messages, micro_usd, said } in STREAMS {
+        let input = text(lines);
+        let (Ran { out, err, .. }, summary) = summary(&["-q"], input.as_bytes());
+        assert_eq!(out, input.as_bytes(), "{agent}");
+        assert_eq!((tokens(&summary), summary["messages"].as_u64()), (want, Some(messages)), "{agent}");
+        assert_eq!(summary["lower_bound"], agent == "Amp", "{agent}");
+        let told = if said.is_empty() { String::new() } else { format!("budget-tee: {said}\n") };
+        assert_eq!(err, told, "{agent}");
+        if let Some(micro_usd) = micro_usd {
+            let usd = summary["usd"].as_f64().expect("a number");
+            assert!((usd * 1e6 - micro_usd as f64).abs() < 0.5, "{agent}: {usd}");
+        }
+    }
+}
+
+#[test]
+fn totals_do_not_depend_on_the_size_of_reads() {
+    for Stream { agent, lines, tokens: want, .. } in STREAMS {
+        for size in [1, 2, 3, 7, 64] {
+            let mut run = budget_tee::run::Run::default();
+            for part in text(lines).as_bytes().chunks(size) {
+                run.feed(part);
+            }
+            let total = run.meter.total().tokens;
+            assert_eq!([total.input, total.output, total.cache_write, total.cache_read], want, "{agent}, {size}");
+            assert_eq!(run.meter.by_model().sum(), run.meter.total(), "{agent}, {size}");
+        }
+    }
+}
+
+#[test]
+fn block_mode_stops_behind_the_call_that_exceeds_the_budget() {
+    // The line with which each is over its limit.
+    for (agent, limit, at) in [("opencode", 1100, 2), ("Qwen Code", 1050, 3), ("pi", 600, 3), ("Cline", 2000, 3)] {
+        let stream = STREAMS.iter().find(|stream| stream.agent == agent).expect("in the table");
+        let limit = limit.to_string();
+        let args = ["-q", "-m", "block", "--stop", "after", "-l", &limit];
+        let ran = run(&args, text(stream.lines).as_bytes());
+        assert_eq!(ran.code(), Some(122), "{agent}: {}", ran.err);
+        assert_eq!(ran.out, text(&stream.lines[..=at]).as_bytes(), "{agent}");
+    }
+}
+
+#[test]
+fn a_stream_that_tells_nothing_fails_in_block_mode() {
+    let copilot = STREAMS.iter().find(|stream| stream.agent == "Copilot").expect("in the table");
+    assert_eq!(run(&["-q", "-m", "block", "-l", "1M"], text(copilot.lines).as_bytes()).code(), Some(125));
+}
+
+#[test]
+fn a_total_that_is_not_the_sum_is_told_once() {
+    let line = r#"{"type":"step_finish","sessionID":"s","part":{"tokens":{"total":5,"input":1,"output":1}}}"#;
+    let (ran, summary) = summary(&["-q"], text(&[line, line]).as_bytes());
+    assert_eq!(tokens(&summary), [2, 2, 0, 0]);
+    assert_eq!(ran.err, "budget-tee: opencode tells another total than the sum of its parts, which are counted\n");
+}
+
+#[test]
+fn a_gateways_total_does_not_make_claude_codes_input_smaller() {
+    let line = r#"{"type":"assistant","session_id":"s","message":{"id":"a","usage":{"input_tokens":500,"output_tokens":10,"cache_read_input_tokens":400,"total_tokens":910}}}"#;
+    assert_eq!(tokens(&summary(&["-q"], text(&[line]).as_bytes()).1), [500, 10, 0, 400]);
+}
+
+#[test]
+fn imitations_in_other_places_do_not_count() {
+    for line in [
+        r#"{"type":"item.completed","usage":{"input_tokens":9,"output_tokens":9}}"#,
+        r#"{"type":"turn.completed","item":{"usage":{"input_tokens":9,"output_tokens":9}}}"#,
+        r#"{"type":"turn.completed","usage.input_tokens":9}"#,
+        r#"{"type":"step_finish","part":[{"tokens":{"input":9}}]}"#,
+        r#"{"type":"message_end","message":{"role":"user","usage":{"input":9,"output":9}}}"#,
+        r#"{"type":"result","stats":{"models":{"input_tokens":9}}}"#,
+    ] {
+        let (_, summary) = summary(&["-q"], text(&[line]).as_bytes());
+        assert_eq!(tokens(&summary), [0; 4], "{line}");
+    }
+}
+
+#[test]
+fn hostile_records_do_no_harm() {
+    let models: String = (0..1000).map(|n| format!(r#""m{n}":{{"input_tokens":1}},"#)).collect();
+    let long = format!(r#""{}":{{"input_tokens":1}}"#, "x".repeat(100_000));
+    let line = format!(r#"{{"type":"result","stats":{{"models":{{{models}{long}}}}}}}"#);
+    let (ran, summary) = summary(&["-q"], text(&[&line]).as_bytes());
+    assert_eq!((ran.code(), tokens(&summary)), (Some(0), [256, 0, 0, 0]));
+    // Overflow, fractions, negative numbers, values of other types, duplicate keys.
+    for (usage, want) in [
+        (r#""input_tokens":1e400,"output_tokens":1"#, [u64::MAX, 1, 0, 0]),
+        (r#""input_tokens":1.5,"output_tokens":-3"#, [2, 0, 0, 0]),
+        (r#""input_tokens":"9","output_tokens":1"#, [0, 1, 0, 0]),
+        (r#""input_tokens":7,"output_tokens":1,"input_tokens":2"#, [2, 1, 0, 0]),
+        (r#""input_tokens":10,"output_tokens":1,"cached_input_tokens":99"#, [0, 1, 0, 99]),
+    ] {
+        let line = format!(r#"{{"type":"turn.completed","usage":{{{usage}}}}}"#);
+        assert_eq!(tokens(&harness::summary(&["-q"], text(&[&line]).as_bytes()).1), want, "{usage}");
+    }
+}
+
+#[test]
+fn the_advice_names_the_arguments_of_the_agent_that_is_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (program, advice) in [
+        ("codex", "run codex exec --json"),
+        ("gemini", "run gemini --output-format stream-json"),
+        ("kimi", "Kimi CLI does not tell its usage in its stream"),
+        ("other", "run claude with --output-format stream-json --verbose"),
+    ] {
+        let path = folder.path().join(program);
+        std::os::unix::fs::symlink("/bin/echo", &path).expect("a link");
+        let ran = run(&["-q", "--", path.to_str().expect("UTF-8"), "hello"], b"");
+        assert!(ran.err.contains(advice), "{program}: {}", ran.err);
+    }
+}
