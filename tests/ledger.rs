@@ -8,7 +8,7 @@ mod harness;
 mod sharing;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,6 +18,7 @@ use budget_tee::count::tokens::Classes;
 use budget_tee::ledger::book::Book;
 use harness::{NO_SPEND, assistant, kill, read_until, run, terminal};
 use proptest::prelude::*;
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 use serde_json::Value;
 use sharing::{counted, run_with, status, wait_for, waiting, with};
@@ -64,6 +65,33 @@ fn a_reservation_ends_with_its_process() {
     first.child.wait().expect("ends");
     assert_eq!(status(&path, &["-l", "1000"]).0["reserved"], 0);
     assert_eq!(run_with(&path, &args, NO_SPEND).code(), Some(0));
+}
+
+#[test]
+fn a_run_that_others_stop_in_mid_line_forwards_that_line_whole() {
+    // Node and others leave O_NONBLOCK on a pipe that they share.
+    for flags in [OFlags::empty(), OFlags::NONBLOCK] {
+        let (_folder, path) = ledger();
+        let block = ["-q", "-l", "10k", "-m", "block", "-e", "0"];
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        rustix::fs::fcntl_setfl(&reader, flags).expect("set");
+        let mut command = with(&path, &block);
+        let mut child = command.stdin(reader).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        drop(command);
+        let mut stdout = child.stdout.take().expect("piped");
+        writer.write_all(b"{\"type\":").expect("written");
+        read_until(&mut stdout, "{\"type\":");
+        assert_eq!(run_with(&path, &block, &assistant("a", 20_000)).code(), Some(122));
+        let err = read_until(child.stderr.as_mut().expect("piped"), "exceeded");
+        // Where the line is cut, the pipe has no reader by now.
+        let _ = writer.write_all(b"\"x\"}\nnot this");
+        let output = child.wait_with_output().expect("ends");
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).expect("readable");
+        assert_eq!((output.status.code(), rest.as_str()), (Some(122), "\"x\"}\n"), "{flags:?}");
+        let err = err + &String::from_utf8_lossy(&output.stderr);
+        assert!(!err.contains("cut"), "{err}");
+    }
 }
 
 #[test]

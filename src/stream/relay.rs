@@ -82,18 +82,18 @@ impl Relay<'_> {
             // A read cannot be interrupted by another thread: where that may be needed, the input is waited for
             // by a poll, together with the flag.
             if self.can_be_stopped && self.waits_in_vain(&input) {
-                return End::Stopped;
+                return self.finish();
             }
             // Where the relay ends at the end of a line, it reads on to that.
             if self.finish.is_raised() && !self.ends_at_stop && left_over < buffer.capacity() {
                 buffer = Vec::with_capacity(left_over);
             }
             let bytes = match self.read_some(&input, &mut buffer) {
-                Ok(0) => {
-                    let fed = lock(self.run).finish();
-                    return if fed.stops && self.ends_at_stop { End::Stopped } else { End::Stream };
-                }
+                Ok(0) => return self.finish(),
                 Ok(_) => buffer.as_slice(),
+                // Where the descriptor does not block.
+                Err(Errno::AGAIN) if self.waits_in_vain(&input) => return self.finish(),
+                Err(Errno::AGAIN) => continue,
                 Err(error) => return End::Unreadable(error),
             };
             if self.finish.is_raised() {
@@ -111,13 +111,27 @@ impl Relay<'_> {
         }
     }
 
-    /// Waits for input or for `finish`; returns whether nothing more is to be forwarded.
+    /// Waits for input or for `finish`; returns whether nothing more is to be read.
     fn waits_in_vain(&self, input: impl AsFd) -> bool {
-        if !self.finish.is_raised() {
-            // Where poll fails, the read that follows tells why.
-            let _ = wait(&mut [PollFd::new(&input, PollFlags::IN), PollFd::new(&self.finish, PollFlags::IN)]);
+        let is_finishing = self.finish.is_raised();
+        let ends = || self.ends_at_stop && self.finish.is_raised() && lock(self.run).is_at_its_end();
+        if ends() {
+            return true;
         }
-        self.finish.is_raised() && lock(self.run).is_at_its_end()
+        // The rest of a line is waited for, however long its writer takes: the next program could not parse
+        // a part of it.
+        let flag = if is_finishing && self.ends_at_stop { PollFlags::empty() } else { PollFlags::IN };
+        let mut fds = [PollFd::new(&input, PollFlags::IN), PollFd::new(&self.finish, flag)];
+        // Where poll fails, the read that follows tells why.
+        let _ = wait(&mut fds);
+        ends() || !self.ends_at_stop && fds[0].revents().is_empty() && !fds[1].revents().is_empty()
+    }
+
+    /// Takes in that nothing more comes. Returns how the relay ends.
+    fn finish(&self) -> End {
+        let mut run = lock(self.run);
+        let stops = run.is_at_its_end() || run.finish().stops;
+        if stops && self.ends_at_stop { End::Stopped } else { End::Stream }
     }
 
     /// Takes in and writes what a read gave. Returns how the relay ends, if it does.
@@ -164,20 +178,12 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// One read, however often it is interrupted. Where the descriptor does not block, it waits for
-    /// input, and returns 0 as at the end of the stream once `finish` is raised.
+    /// One read, however often it is interrupted.
     fn read_some(&self, input: impl AsFd, buffer: &mut Vec<u8>) -> Result<usize, Errno> {
         buffer.clear();
         loop {
             match read(&input, spare_capacity(buffer)) {
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    let mut fds = [PollFd::new(&input, PollFlags::IN), PollFd::new(&self.finish, PollFlags::IN)];
-                    wait(&mut fds)?;
-                    if fds[0].revents().is_empty() && !fds[1].revents().is_empty() {
-                        return Ok(0);
-                    }
-                }
                 result => return result,
             }
         }
