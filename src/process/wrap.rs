@@ -266,7 +266,9 @@ impl Wrap<'_> {
     fn send(&mut self, signal: Signal) {
         let is_first = self.ending.is_none() && self.quiet.take().is_none();
         let now = Instant::now();
-        self.rest_due = (signal == Signal::INT).then_some(now + REST);
+        // Within the grace: TERM, which follows after it, is for those that INT did not end.
+        let rest = self.policy.grace.map_or(REST, |grace| REST.min(grace / 2));
+        self.rest_due = (signal == Signal::INT).then_some(now + rest);
         let count = match self.rest_due {
             Some(_) => {
                 self.child.signal_alone(signal);
