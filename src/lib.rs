@@ -11,13 +11,15 @@
 //!   sources.rs         the configuration file and the environment as words
 //!   values.rs          values of options that parse themselves
 //! process/
+//!   phase.rs           the one loop: running, ending, closing
 //!   filter.rs          forwards stdin, and ends its writers on a stop
 //!   wrap.rs            a wrapped command: when it is signalled, and how it exits
 //!   kill.rs            which signal follows which, and when
-//!   watch.rs           the loop that waits for the stream, signals, timers and the ledger
+//!   watch.rs           waits for the stream, signals, timers and the ledger
 //!   job.rs             a run under way with its screen, hooks and ledger
 //!   child.rs           starts, signals and reaps the wrapped command
-//!   writers.rs         /proc: which processes can write to a pipe
+//!   writers.rs         ends the writers of a filter's input
+//!   pipe.rs            /proc: which processes can write to a pipe
 //!   tree.rs            /proc: which processes descend from which
 //!   hook.rs            the commands of --on-warn and --on-exceed
 //!   signals.rs         signals to budget-tee, as something to poll
@@ -105,6 +107,8 @@ pub mod process {
     pub mod hook;
     pub mod job;
     pub mod kill;
+    pub(crate) mod phase;
+    pub(crate) mod pipe;
     pub(crate) mod signals;
     pub(crate) mod tree;
     pub(crate) mod wake;

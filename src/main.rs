@@ -56,10 +56,8 @@ fn run(task: RunTask) -> Result<Exit, Error> {
             started.map_err(|error| Error::file("run", name, error))?
         }
     };
-    // The ledger first: others may have used up a budget, which changes the exit code in the summary.
-    let exit = job.close(exit);
     let exit = match summary {
-        Some(summary) => write_summary(&job, summary, exit, started),
+        Some(summary) => write_summary(&mut job, summary, exit, started),
         None => exit,
     };
     job.finish(exit);
@@ -67,7 +65,7 @@ fn run(task: RunTask) -> Result<Exit, Error> {
 }
 
 /// Writes the summary. Returns how budget-tee exits.
-fn write_summary(job: &Job, (path, mut file): (PathBuf, File), exit: Exit, started: SystemTime) -> Exit {
+fn write_summary(job: &mut Job, (path, mut file): (PathBuf, File), exit: Exit, started: SystemTime) -> Exit {
     let json = summary::summary(&job.run(), exit, started, SystemTime::now());
     match json.map_err(io::Error::from).and_then(|json| file.write_all(&json)) {
         Ok(()) => exit,

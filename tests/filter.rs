@@ -399,11 +399,35 @@ fn a_signal_ends_the_run_after_the_summary_is_written() {
         stdin.write_all(stream().as_bytes()).expect("written");
         read_until(&mut stdout, lines(&stream(), 4));
         kill(&child, signal);
+        if signal == Signal::INT {
+            // It reads on until the writer has closed the pipe.
+            stdin.write_all(b"last\n").expect("written");
+            read_until(&mut stdout, "last\n");
+            drop(stdin);
+        }
         assert_eq!(child.wait().expect("ends").signal(), Some(number));
         let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("a summary")).expect("JSON");
         assert_eq!((&facts["outcome"], &facts["exit_code"]), (&"interrupted".into(), &(128 + number).into()));
         assert_eq!(facts["tokens"]["input"], 5011);
     }
+}
+
+#[test]
+fn a_second_int_ends_a_filter_whose_writer_stays() {
+    let (mut child, mut stdin, mut stdout) = piped(&["-q"]);
+    stdin.write_all(b"{}\n").expect("written");
+    read_until(&mut stdout, "{}\n");
+    let began = std::time::Instant::now();
+    // One that comes right after the first is the same one, as `timeout` sends it.
+    let status = loop {
+        kill(&child, Signal::INT);
+        if let Some(status) = child.try_wait().expect("a status") {
+            break status;
+        }
+    };
+    assert_eq!(status.signal(), Some(2));
+    assert!(began.elapsed() >= std::time::Duration::from_millis(100), "{:?}", began.elapsed());
+    drop(stdin);
 }
 
 #[test]

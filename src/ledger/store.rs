@@ -34,7 +34,7 @@ pub enum Reach {
 // keeper's alone, and the same tests of behaviour hold for both kinds.
 ///
 /// The methods with a body are those in which a file has nothing to say.
-pub trait Store: fmt::Debug {
+pub trait Store: fmt::Debug + Send {
     /// Who draws on it.
     fn member(&self) -> &Member;
 

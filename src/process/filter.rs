@@ -1,116 +1,143 @@
 //! The filter: forwards stdin to stdout, and ends whoever writes to stdin where block mode stops.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::fs::{FileType, fstat};
 use rustix::stdio::stdin;
+use signal_hook::consts::SIGINT;
 
 use crate::error::Exit;
 use crate::process::job::Job;
-use crate::process::kill::{Ending, KillPolicy, sent_to};
+use crate::process::kill::{KillPolicy, SENT_TWICE};
+use crate::process::phase::{self, Origin};
+use crate::process::pipe::Pipe;
 use crate::process::signals::{self, Signals};
-use crate::process::tree::Process;
-use crate::process::watch::Watch;
-use crate::process::writers::{Pipe, Writer};
+use crate::process::watch::{News, Watch};
+use crate::process::writers::Writers;
 use crate::stream::relay::End;
 
-/// How often to look whether writers that were signalled have ended.
-const STEP: Duration = Duration::from_millis(10);
-
-/// How often to look for further writers: a loop may have started its next round.
-// Looking reads the descriptors of every process of this user, which takes milliseconds.
-const SEARCH: Duration = Duration::from_millis(200);
+/// How long after Ctrl-C to say what is waited for.
+// A writer that ends by the same Ctrl-C has ended by then.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Forwards stdin to stdout until the stream ends, block mode stops it, or a signal comes.
 pub fn filter(job: &mut Job, policy: KillPolicy) -> io::Result<Exit> {
     let signals = Signals::catch(signals::FILTER)?;
-    // Before the relay closes stdin.
-    let pipe = Pipe::of(stdin());
-    let mut watch = Watch::start(job, signals, stdin(), true)?;
-    loop {
-        let news = watch.wait(None, None, false)?;
-        watch.job.run_hooks();
-        watch.job.reap_hooks();
-        let exit = match (news.end, news.end_signal()) {
-            (None, None) => continue,
+    let kind = fstat(stdin()).ok().map(|stat| FileType::from_raw_mode(stat.st_mode));
+    let mut filter = Filter {
+        policy,
+        // Before the relay closes stdin.
+        pipe: Pipe::of(stdin()),
+        reads_on: matches!(kind, Some(FileType::Fifo | FileType::Socket)),
+        end: None,
+        has_stopped: false,
+        writers: None,
+        told: None,
+        leaves: false,
+        explain_at: None,
+    };
+    phase::run(Watch::start(job, signals, stdin(), true)?, &mut filter)
+}
+
+struct Filter {
+    policy: KillPolicy,
+    /// Stdin, where that is a pipe.
+    pipe: Option<Pipe>,
+    /// Stdin has a writer at its other end, which may have last lines to write after Ctrl-C.
+    reads_on: bool,
+    /// How the relay ended.
+    end: Option<End>,
+    has_stopped: bool,
+    /// The writers, while they are being ended.
+    writers: Option<Writers>,
+    /// The signal that ends budget-tee, and when it came first.
+    told: Option<(i32, Instant)>,
+    /// Nothing more is waited for.
+    leaves: bool,
+    /// When to say what Ctrl-C waits for.
+    explain_at: Option<Instant>,
+}
+
+impl Filter {
+    /// Ends the writers once the run has been stopped.
+    fn end_writers(&mut self, job: &Job, now: Instant) {
+        // Not only when the relay has ended: a reader of stdout that stalls can hold that up for ever. But not in
+        // the middle of a line either, whose rest has to come from the writer.
+        if self.has_stopped || self.end != Some(End::Stopped) && !job.run().is_at_its_end() {
+            return;
+        }
+        self.has_stopped = true;
+        if let (Some(pipe), Some(first)) = (self.pipe.take(), self.policy.signal) {
+            self.writers = Some(Writers::end(pipe, first, self.policy, job, now));
+        }
+    }
+
+    /// How budget-tee exits.
+    fn exit(&self) -> Exit {
+        match (self.end, self.told) {
+            _ if self.has_stopped => Exit::Stopped,
             // Ctrl-C ends the writer too: its end and the signal come together, and the signal is why.
-            (None | Some(End::Stream), Some(signal)) => return Ok(Exit::Signal(signal)),
-            (Some(End::Stream), None) => Exit::Done,
+            (None | Some(End::Stream), Some((signal, _))) => Exit::Signal(signal),
             (Some(End::Stopped), _) => Exit::Stopped,
             (Some(End::ReaderGone), _) => Exit::ReaderGone,
             (Some(End::Unreadable(_) | End::Unwritable(_)), _) => Exit::Failed,
-        };
-        if let (Exit::Stopped, Some(pipe), Some(first)) = (exit, pipe, policy.signal) {
-            Writers { watch: &mut watch, pipe, policy, found: Vec::new(), passing: Vec::new() }.end(first)?;
+            (None | Some(End::Stream), None) => Exit::Done,
         }
-        // Whoever sent a signal does not wait for hooks.
-        return if news.end_signal().is_some() { Ok(exit) } else { watch.await_hooks(exit, Job::reap_hooks) };
     }
 }
 
-/// The writers of the filter's input, which are to be ended.
-struct Writers<'a, 'b> {
-    watch: &'a mut Watch<'b>,
-    pipe: Pipe,
-    policy: KillPolicy,
-    found: Vec<Process>,
-    /// Writers that may be gone in a moment: they are signalled where the next search finds them again.
-    passing: Vec<Process>,
-}
-
-impl Writers<'_, '_> {
-    /// Sends the `first` signal, and TERM and KILL to those that do not go. Returns once none is left,
-    /// their time is over, or budget-tee itself is told to end.
-    fn end(&mut self, first: Signal) -> io::Result<()> {
-        let mut ending = Ending::new(first, self.policy.grace, Instant::now());
-        self.search(first);
-        let mut searched = Instant::now();
-        // Without a grace nothing would follow, and a writer may ignore the signal for ever.
-        while ending.due.is_some() {
-            self.found.retain(|writer| self.pipe.is_writer(writer));
-            let none_known = self.found.is_empty() && self.passing.is_empty();
-            if none_known || searched.elapsed() >= SEARCH {
-                self.search(ending.sent);
-                searched = Instant::now();
-            }
-            if self.found.is_empty() && self.passing.is_empty() {
-                return Ok(());
-            }
-            let now = Instant::now();
-            if ending.take_due(now) {
-                let Some(signal) = ending.next() else {
-                    self.watch.job.say("some writers have not ended even after KILL");
-                    return Ok(());
-                };
-                self.found.iter().for_each(|writer| self.pipe.signal_writer(writer, signal));
-                let sent = sent_to(signal, self.found.len());
-                self.watch.job.say(&format!("the writer has not ended; {sent}"));
-                ending = Ending::new(signal, self.policy.grace, now);
-            }
-            let news = self.watch.wait(Some(STEP), None, false)?;
-            self.watch.job.reap_hooks();
-            if news.end_signal().is_some() {
-                return Ok(());
-            }
+impl Origin for Filter {
+    fn signalled(&mut self, signal: i32, job: &mut Job, now: Instant) {
+        if !signals::END.contains(&signal) {
+            return;
         }
-        Ok(())
+        let first = self.told.get_or_insert((signal, now)).1;
+        if let Some(writers) = &mut self.writers {
+            // Their end was decided, and is not called off because somebody does not want to wait for it.
+            writers.hurry(job, now);
+            self.leaves = true;
+        } else if signal == SIGINT && self.reads_on && self.end.is_none() && !self.has_stopped {
+            // Ctrl-C goes to the writer too, whose last lines may still come. A second one means it.
+            self.leaves |= first != now && first + SENT_TWICE <= now;
+            self.explain_at.get_or_insert(first + PATIENCE);
+        } else {
+            self.leaves = true;
+        }
     }
 
-    /// Finds writers, and sends `signal` to those that were not known.
-    fn search(&mut self, signal: Signal) {
-        let before = std::mem::take(&mut self.passing);
-        let known = |list: &[Process], writer: &Process| list.iter().any(|known| known.is(writer));
-        for Writer { process, is_passing } in self.pipe.writers() {
-            if known(&self.found, &process) {
-                continue;
-            }
-            if is_passing && !known(&before, &process) {
-                self.passing.push(process);
-            } else {
-                self.pipe.signal_writer(&process, signal);
-                self.found.push(process);
-            }
+    fn due(&self, _now: Instant) -> Option<Instant> {
+        let explain = self.explain_at.filter(|_| self.told.is_some_and(|(_, first)| first.elapsed() < PATIENCE));
+        [self.writers.as_ref().and_then(Writers::due), explain].into_iter().flatten().min()
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.writers.as_ref().and_then(Writers::fd)
+    }
+
+    fn minds_reader(&self) -> bool {
+        false
+    }
+
+    fn reap(&mut self, job: &mut Job) {
+        job.reap_hooks();
+    }
+
+    fn step(&mut self, watch: &mut Watch<'_>, news: &News, now: Instant) -> Option<Exit> {
+        self.end = news.end.or(self.end);
+        self.end_writers(watch.job, now);
+        if self.writers.as_mut().is_some_and(|writers| writers.step(watch.job, now)) {
+            self.writers = None;
         }
+        let over = self.writers.is_none() && (self.end.is_some() || self.leaves);
+        if !over && self.explain_at.take_if(|due| *due <= now).is_some() {
+            watch.job.say("reading on until the writer closes the pipe; Ctrl-C again to end at once");
+        }
+        over.then(|| self.exit())
+    }
+
+    fn is_told(&self) -> bool {
+        self.told.is_some()
     }
 }

@@ -26,11 +26,13 @@ pub struct Hooks {
     on_exceed: Option<String>,
     /// Those that have not ended, each with its option.
     running: Vec<(Pid, &'static str)>,
+    /// The process groups of all that were started.
+    groups: Vec<Pid>,
 }
 
 impl Hooks {
     pub(crate) fn new(on_warn: Option<String>, on_exceed: Option<String>) -> Self {
-        Hooks { on_warn, on_exceed, running: Vec::new() }
+        Hooks { on_warn, on_exceed, ..Hooks::default() }
     }
 
     /// Runs the hook for a threshold that a budget has passed, where there is one. Returns what to report
@@ -62,7 +64,11 @@ impl Hooks {
             .process_group(0)
             .spawn();
         match started {
-            Ok(child) => self.running.push((Pid::from_child(&child), option)),
+            Ok(child) => {
+                let pid = Pid::from_child(&child);
+                self.running.push((pid, option));
+                self.groups.push(pid);
+            }
             Err(error) => return Some(format!("cannot run {option}: {}", reason(error))),
         }
         None
@@ -70,6 +76,11 @@ impl Hooks {
 
     pub(crate) fn pids(&self) -> impl Iterator<Item = Pid> {
         self.running.iter().map(|(pid, _)| *pid)
+    }
+
+    /// The process groups of all hooks so far, ended or not: what they left behind is still in them.
+    pub(crate) fn groups(&self) -> &[Pid] {
+        &self.groups
     }
 
     /// Reaps the hooks that have ended, for a filter. Returns what to report of those that failed.

@@ -8,7 +8,7 @@ use crate::ledger::keeper::Keeper;
 use crate::ledger::store::LEDGER_WAIT;
 use crate::process::hook::Hooks;
 use crate::process::wake::lock;
-use crate::run::Run;
+use crate::run::{Run, StopReason};
 use crate::show::bar::frame;
 use crate::show::report;
 use crate::show::screen::{Frame, Screen};
@@ -24,12 +24,14 @@ pub struct Job {
     pub(crate) screen: Arc<Mutex<Screen>>,
     pub(crate) hooks: Hooks,
     pub(crate) keeper: Option<Keeper>,
+    /// Messages for a screen that the relay held.
+    unsaid: Vec<String>,
 }
 
 impl Job {
     /// A job of this run; `keeper` keeps its ledger, where it has one.
     pub fn new(run: Run, screen: Screen, hooks: Hooks, keeper: Option<Keeper>) -> Self {
-        Job { run: Arc::new(Mutex::new(run)), screen: Arc::new(Mutex::new(screen)), hooks, keeper }
+        Job { run: Arc::new(Mutex::new(run)), screen: Arc::new(Mutex::new(screen)), hooks, keeper, unsaid: Vec::new() }
     }
 
     /// The run, locked.
@@ -49,42 +51,49 @@ impl Job {
     }
 
     /// Reports at the start that block mode has no budget to stop this run at, where that is so.
-    pub fn say_unbound(&self) {
+    pub fn say_unbound(&mut self) {
         let style = self.free_screen().map(|screen| screen.style());
         let message = style.and_then(|style| report::unbound(&self.run(), style));
         self.say_all(message);
     }
 
     /// Prints a message.
-    pub fn say(&self, message: &str) {
-        if let Some(mut screen) = self.free_screen() {
-            screen.say(message);
-        }
+    pub fn say(&mut self, message: &str) {
+        self.unsaid.push(message.to_owned());
+        self.say_notices();
     }
 
-    pub(crate) fn say_all(&self, messages: impl IntoIterator<Item = String>) {
+    pub(crate) fn say_all(&mut self, messages: impl IntoIterator<Item = String>) {
         messages.into_iter().for_each(|message| self.say(&message));
     }
 
-    /// Prints the run's notices.
-    fn say_notices(&self) {
+    /// Prints the run's notices, and what was not said yet. Where the relay holds the screen, that waits:
+    /// the relay wakes the watch once it has written.
+    fn say_notices(&mut self) {
+        let mut unsaid = std::mem::take(&mut self.unsaid);
         if let Some(mut screen) = self.free_screen() {
-            let messages = notices(&mut self.run(), screen.style());
-            messages.iter().for_each(|message| screen.say(message));
+            let notices = notices(&mut self.run(), screen.style());
+            notices.iter().chain(&unsaid).for_each(|message| screen.say(message));
+            unsaid.clear();
         }
+        self.unsaid = unsaid;
     }
 
-    /// Prints the run's notices and draws the bars. Where the relay holds the screen, that waits: the
-    /// relay wakes the watch once it has written. Returns whether stderr has yet to take some of it.
-    pub(crate) fn draw(&self) -> bool {
+    /// Prints what there is to say and draws the bars, unless the relay holds the screen. Returns whether
+    /// stderr has yet to take some of it.
+    pub(crate) fn draw(&mut self) -> bool {
+        self.say_notices();
         let Some(mut screen) = self.free_screen() else { return false };
-        let mut run = self.run();
-        let frame = if screen.is_quiet() { Frame::default() } else { frame(&run, screen.style()) };
-        let messages = notices(&mut run, screen.style());
-        // The relay must not wait for stderr.
-        drop(run);
-        messages.iter().for_each(|message| screen.say(message));
+        // The relay must not wait for stderr: the run is free again before that is written.
+        let frame = if screen.is_quiet() { Frame::default() } else { frame(&self.run(), screen.style()) };
         screen.show(&frame)
+    }
+
+    /// Erases the bars.
+    pub(crate) fn make_way(&mut self) {
+        if let Some(mut screen) = self.free_screen() {
+            screen.make_way();
+        }
     }
 
     /// Runs the hooks of the budgets that have passed a threshold.
@@ -114,19 +123,20 @@ impl Job {
         changed
     }
 
-    /// Closes the ledger, after the relay and the child have ended. Returns how budget-tee exits: others
-    /// may have used up a budget meanwhile.
-    pub fn close(&mut self, exit: Exit) -> Exit {
+    /// What closes the ledger, which may take a while; the message that comes of it is to be said. None
+    /// where there is no ledger.
+    pub(crate) fn close(&mut self, is_told: bool) -> Option<impl FnOnce() -> Option<String> + Send + 'static> {
         // What has been decided is reported before the ledger is waited for.
         self.say_notices();
         // Whoever sent a signal is waiting, and a ledger that was unreachable is hardly worth waiting for.
-        let is_unreachable = self.run().stop_reason() == Some(crate::run::StopReason::Ledger);
-        let hurries = matches!(exit, Exit::Signal(_)) || is_unreachable;
+        let hurries = is_told || self.run().stop_reason() == Some(StopReason::Ledger);
         let wait = if hurries { SHORT_WAIT } else { LEDGER_WAIT };
-        let message = self.keeper.take().and_then(|keeper| keeper.close(&self.run, wait));
-        self.say_all(message);
-        // Again, since the ledger's last word may have brought a budget over its limit.
-        self.run_hooks();
+        let (keeper, run) = (self.keeper.take()?, Arc::clone(&self.run));
+        Some(move || keeper.close(&run, wait))
+    }
+
+    /// The ledger has closed. Returns how budget-tee exits: others may have used up a budget meanwhile.
+    pub(crate) fn closed(&self, exit: Exit) -> Exit {
         let mut run = self.run();
         match exit {
             Exit::Done | Exit::Child(_) if run.is_stopped() => Exit::Stopped,
@@ -136,11 +146,11 @@ impl Job {
     }
 
     /// Prints what is still to be reported, and the final report.
-    pub fn finish(&self, exit: Exit) {
+    pub fn finish(&mut self, exit: Exit) {
+        self.say_notices();
         let Some(mut screen) = self.free_screen() else { return };
-        let mut run = self.run();
+        let run = self.run();
         let style = screen.style();
-        notices(&mut run, style).iter().for_each(|message| screen.say(message));
         // Nothing ran: there is nothing to report.
         let nothing = matches!(exit, Exit::CannotRun | Exit::NotFound | Exit::Child(126 | 127)) && run.lines() == 0;
         let quiet = exit == Exit::ReaderGone || nothing || screen.is_quiet();

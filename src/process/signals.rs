@@ -4,19 +4,24 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::consts::{
+    SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH,
+};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use signal_hook::low_level::signal_name;
 
+use crate::process::child::has_terminal;
+use crate::process::tree::{Process, lineage};
+
 /// The signals that end budget-tee.
 pub(crate) const END: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT];
 
-/// The signals that end a filter or tell of its hooks.
-pub(crate) const FILTER: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD];
+/// The signals that end or stop a filter or tell of its hooks.
+pub(crate) const FILTER: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD, SIGTSTP];
 
 /// The signals that are passed on to a wrapped command or tell of it.
-pub(crate) const WRAP: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCHLD];
+pub(crate) const WRAP: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCHLD, SIGTSTP];
 
 /// The signals after which the bars may have to be drawn again.
 // A window that was resized has another width, and while the job was stopped others drew over the bars.
@@ -42,6 +47,22 @@ impl Signals {
     pub(crate) fn arrived(&mut self) -> impl Iterator<Item = i32> {
         self.0.pending()
     }
+}
+
+/// Stops budget-tee, as TSTP does by itself, until CONT comes.
+pub(crate) fn stop() {
+    // The kernel spares a process group that no shell could continue; STOP, which a handler has to use,
+    // would not.
+    if !has_terminal() || has_shell(&lineage()) {
+        let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
+    }
+}
+
+/// Whether the process group is a job of a shell: an ancestor in another group of the same session.
+fn has_shell(lineage: &[Process]) -> bool {
+    let Some(own) = lineage.first() else { return false };
+    let parent = lineage.iter().find(|ancestor| ancestor.group != own.group);
+    parent.is_some_and(|parent| parent.session == own.session)
 }
 
 /// A signal by its number or its name, with or without `SIG`, in either case.

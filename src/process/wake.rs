@@ -55,6 +55,16 @@ impl AsFd for Wake {
     }
 }
 
+/// Raises a flag when it goes out of scope.
+// Also by a panic: nobody else would tell that a thread has ended.
+pub(crate) struct RaiseAtEnd<'a>(pub(crate) &'a Wake);
+
+impl Drop for RaiseAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
+}
+
 /// Locks what threads share.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing here is left half changed by a panic, so a poisoned lock is taken like any other: the bars

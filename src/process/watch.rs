@@ -1,6 +1,6 @@
 //! The watch: starts the relay, waits for signals and news, and has the bars drawn.
 //!
-//! One poll waits for everything. The relay never waits for the watch, and the watch can end the
+//! One poll waits for everything; [`phase`](crate::process::phase) has the loop around it. The relay never waits for the watch, and the watch can end the
 //! process while the relay is blocked.
 
 use std::io;
@@ -13,11 +13,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdout};
 
-use crate::error::Exit;
-use crate::process::hook::HOOKS_WAIT;
 use crate::process::job::Job;
 use crate::process::signals::{self, Signals};
-use crate::process::wake::{Wake, lock};
+use crate::process::wake::{RaiseAtEnd, Wake, lock};
 use crate::show::text::reason;
 use crate::stream::relay::{End, Relay};
 
@@ -39,13 +37,6 @@ pub(crate) struct News {
     pub(crate) reader_gone: bool,
 }
 
-impl News {
-    /// A signal among them that ends budget-tee.
-    pub(crate) fn end_signal(&self) -> Option<i32> {
-        self.signals.iter().find(|signal| signals::END.contains(signal)).copied()
-    }
-}
-
 /// How the relay and the watch wake each other.
 #[derive(Debug)]
 struct Wakes {
@@ -57,16 +48,6 @@ struct Wakes {
     ended: Wake,
     /// The relay is to forward what there is and wait for nothing more.
     finish: Wake,
-}
-
-/// Raises a flag when it goes out of scope.
-// Also by a panic: nobody else would tell the watch that the relay has ended.
-struct RaiseAtEnd<'a>(&'a Wake);
-
-impl Drop for RaiseAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.raise();
-    }
 }
 
 /// The relay at work, and everything that is waited for.
@@ -118,20 +99,21 @@ impl<'a> Watch<'a> {
         self.wakes.finish.raise();
     }
 
-    /// Waits for news for at most `time`, or until `child` is readable; the bars are drawn meanwhile.
+    /// Waits for news until `due`, or until one of `others` is readable; the bars are drawn meanwhile.
     /// With `stdout_too` it also notices that stdout has lost its reader.
     pub(crate) fn wait(
         &mut self,
-        time: Option<Duration>,
-        child: Option<BorrowedFd<'_>>,
+        due: Option<Instant>,
+        others: [Option<BorrowedFd<'_>>; 2],
         stdout_too: bool,
     ) -> io::Result<News> {
-        let due = self.job.keeper.as_ref().and_then(|keeper| keeper.due());
+        let keeper = self.job.keeper.as_ref().and_then(|keeper| keeper.due());
+        let due = [due, keeper].into_iter().flatten().min();
         let due = due.map(|due| due.saturating_duration_since(Instant::now()));
-        let time = [time, self.redraw.wait(), due].into_iter().flatten().min();
+        let time = [self.redraw.wait(), due].into_iter().flatten().min();
         // Once the relay has ended, stdout is /dev/null.
         let stdout_too = stdout_too && self.relay.is_some();
-        let [news, urgent, ended, signals, reader_gone, _, ledger] = {
+        let [news, urgent, ended, signals, reader_gone, ledger, ..] = {
             let input = |fd| Some((fd, PollFlags::IN));
             let fds = [
                 input(self.wakes.news.as_fd()),
@@ -139,8 +121,9 @@ impl<'a> Watch<'a> {
                 input(self.wakes.ended.as_fd()),
                 input(self.signals.as_fd()),
                 stdout_too.then_some((stdout(), PollFlags::empty())),
-                child.and_then(input),
                 self.job.keeper.as_ref().and_then(|keeper| keeper.wake()).and_then(input),
+                others[0].and_then(input),
+                others[1].and_then(input),
             ];
             ready(fds, self.signals.as_fd(), time)?
         };
@@ -191,28 +174,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Waits for the last hooks, which may take a little longer than the stream, and reaps them with
-    /// `reap`. Returns how budget-tee exits: as was decided, or by a signal that came.
-    pub(crate) fn await_hooks(&mut self, exit: Exit, mut reap: impl FnMut(&mut Job)) -> io::Result<Exit> {
-        let due = Instant::now() + HOOKS_WAIT;
-        while self.job.hooks.pids().next().is_some() {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let news = self.wait(Some(left), None, false)?;
-            reap(self.job);
-            if let Some(signal) = news.end_signal() {
-                return Ok(Exit::Signal(signal));
-            }
-        }
-        let running = self.job.hooks.abandon();
-        self.job.say_all(running);
-        Ok(exit)
-    }
-
     /// How the relay ended; a failure is reported.
-    fn ended(&self, relay: JoinHandle<End>) -> End {
+    fn ended(&mut self, relay: JoinHandle<End>) -> End {
         // A relay that has panicked has failed to read, as far as anybody can tell.
         let end = relay.join().unwrap_or(End::Unreadable(Errno::IO));
         match end {
