@@ -228,8 +228,8 @@ fn a_different_first_signal_is_followed_by_term() {
 #[test]
 fn int_reaches_what_the_command_started_before_term_follows() {
     let tool = "sh -c \"trap 'echo tool; exit' INT; echo ready; while :; do sleep 0.01; done\"";
-    let script = format!("trap '' TERM; trap : INT; {}; {tool}; while :; do sleep 0.01; done", exceed());
-    let ran = wrapped(&["-q", "-l", "1000", "-m", "block", "-s", "INT", "-k", "0.4s"], &script);
+    let script = format!("trap : INT; {}; {tool}; while :; do sleep 0.01; done", exceed());
+    let ran = wrapped(&["-q", "-l", "1000", "-m", "block", "-s", "INT", "-k", "1s"], &script);
     assert_eq!(ran.code(), Some(122));
     assert!(ran.out.ends_with(b"ready\ntool\n"), "{}", String::from_utf8_lossy(&ran.out));
 }

@@ -38,7 +38,8 @@ impl Process {
         let text = std::str::from_utf8(&stat[after_name + 1..]).ok()?;
         let mut fields = text.split_ascii_whitespace();
         let state = fields.next()?;
-        let mut id = || Some(Pid::from_raw(fields.next()?.parse().ok()?));
+        // The group and the session of a process that is just being reaped are -1.
+        let mut id = || Some(Pid::from_raw(fields.next()?.parse().map_or(0, |id: i32| id.max(0))));
         let (parent, group, session) = (id()?, id()?, id()?);
         // Field 22 of proc(5); the state was field 3, and the session field 6.
         let start = fields.nth(15)?.parse().ok()?;
