@@ -80,6 +80,8 @@ pub enum Error {
     /// Bad options, environment variables or configuration, or a ledger that cannot be used; the
     /// text is the message.
     Failed(String),
+    /// What is named as the ledger is something else, and must stay as it is: nothing starts, in any mode.
+    NoLedger(String),
     /// COMMAND cannot be run; its name, cleaned, and why.
     // The error and not its text: its kind tells 127 from 126.
     Command(String, io::Error),
@@ -105,7 +107,7 @@ impl Error {
     /// How budget-tee ends with this error.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Failed(_) => Exit::Failed,
+            Error::Failed(_) | Error::NoLedger(_) => Exit::Failed,
             Error::Command(_, why) if why.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Error::Command(..) => Exit::CannotRun,
             Error::ReaderGone => Exit::ReaderGone,
@@ -116,7 +118,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Failed(message) => f.write_str(message),
+            Error::Failed(message) | Error::NoLedger(message) => f.write_str(message),
             Error::Command(name, why) => write!(f, "cannot run {name}: {}", without_number(&why.to_string())),
             Error::ReaderGone => Ok(()),
         }

@@ -28,6 +28,8 @@
 //!   keeper.rs          when a run writes its spend and reads that of others, and what if it cannot
 //!   mod.rs             opens a ledger, in a file or on a server
 //!   file.rs            a ledger in a file
+//!   lock.rs            how the files of a ledger are opened and locked
+//!   lines.rs           reads the lines that others append
 //!   compact.rs         sums up the entries of runs that have ended
 //!   redis/
 //!     mod.rs           a ledger on a Redis or Valkey server
@@ -37,6 +39,10 @@
 //!     address.rs       redis://HOST/DB/NAME
 //!   store.rs           what every ledger can do, and what a run asks of one
 //!   book.rs            what entries add up to
+//!   runs.rs            what each run has spent and reserved
+//!   spans.rs           what commands spent when
+//!   index.rs           names by number
+//!   window.rs          of what time spend counts: a rolling window, or a period by the calendar
 //!   entry.rs           a line of a ledger file
 //! show/
 //!   status.rs          the report of --status

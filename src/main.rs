@@ -82,8 +82,8 @@ fn write_summary(job: &mut Job, (path, mut file): (PathBuf, File), exit: Exit, s
 fn report_status(task: StatusTask) -> Result<Exit, Error> {
     let StatusTask { location, mut run, window, json, style } = task;
     let now = unix_now();
-    let ledger = ledger::read(&location, window, now)?;
-    let empty = Book::new(window);
+    let ledger = ledger::read(&location, window.clone(), now)?;
+    let empty = Book::new(window.clone());
     let (book, alive, now) = match &ledger {
         Some(ledger) => (ledger.book(), ledger.alive(run.classes), ledger.time(now)),
         None => {

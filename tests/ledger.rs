@@ -223,9 +223,13 @@ fn an_unusable_ledger_is_refused_in_block_mode_and_ignored_in_warn_mode() {
 
 #[test]
 fn ledger_files_are_private_to_their_user() {
+    ["0", "0777", "0277"].into_iter().for_each(private_with_umask);
+}
+
+fn private_with_umask(umask: &str) {
     let (folder, path) = ledger();
     let mut shell = harness::plain("sh");
-    shell.args(["-c", "umask 0; exec \"$0\" -q -L \"$1\"", env!("CARGO_BIN_EXE_budget-tee")]).arg(&path);
+    shell.args(["-c", "umask $2; exec \"$0\" -q -L \"$1\"", env!("CARGO_BIN_EXE_budget-tee")]).arg(&path).arg(umask);
     let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
     child.stdin.as_mut().expect("piped").write_all(b"{}\n").expect("written");
     read_until(child.stdout.as_mut().expect("piped"), "{}\n");
@@ -236,6 +240,79 @@ fn ledger_files_are_private_to_their_user() {
     }
     drop(child.stdin.take());
     assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
+fn looking_at_the_status_never_makes_a_start_fail() {
+    let (_folder, path) = ledger();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let going = || !stop.load(std::sync::atomic::Ordering::SeqCst);
+    let args = ["-q", "-l", "1000", "-e", "1000", "-m", "block"];
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while going() {
+                    status(&path, &[]);
+                }
+            });
+        }
+        let codes: Vec<_> = (0..40)
+            .map(|_| {
+                // A run that has died: who looks and who starts both find out that nobody holds its lock.
+                let mut dead = waiting(&path, &["-q"]);
+                kill(&dead.child, Signal::KILL);
+                dead.child.wait().expect("ends");
+                run_with(&path, &args, NO_SPEND).code()
+            })
+            .collect();
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(codes, [Some(0); 40]);
+    });
+}
+
+#[test]
+fn a_file_that_is_no_ledger_is_refused_and_left_as_it_is() {
+    for text in ["Dear diary\n", "\n", "[]", "{\"type\":\"result\"}\n", "\0\0\0\0", &"x".repeat(10_000)] {
+        let (folder, path) = ledger();
+        std::fs::write(&path, text).expect("written");
+        for args in [&["-q"][..], &["-l", "1M", "-m", "block"], &["--status"], &["--status", "--json"]] {
+            let ran = run_with(&path, args, &assistant("a", 100));
+            assert_eq!((ran.code(), ran.out.len()), (Some(125), 0), "{text:?}: {}", ran.err);
+            assert!(ran.err.contains("its first line is no record of a ledger"), "{}", ran.err);
+        }
+        assert_eq!(std::fs::read_to_string(&path).expect("readable"), text);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1);
+    }
+    // A ledger whose very first write was cut short by a full disk goes on.
+    let (_folder, path) = ledger();
+    std::fs::write(&path, "{\"v\":1,\"at\":17").expect("written");
+    assert_eq!(run_with(&path, &["-q", "-l", "1M", "-m", "block"], &assistant("a", 100)).code(), Some(0));
+    assert_eq!(counted(&path), 100);
+}
+
+#[test]
+fn a_run_goes_on_in_a_new_ledger_with_its_reservation_where_all_files_are_removed() {
+    let (folder, path) = ledger();
+    let mut run = waiting(&path, &["-q", "-l", "1000", "-e", "600", "-m", "block"]);
+    run.pass(&assistant("a", 50));
+    wait_for(&path, 50);
+    for file in ["spend.ndjson", "spend.ndjson.lock"] {
+        std::fs::remove_file(folder.path().join(file)).expect("removed");
+    }
+    // Without spending anything more; the lock of the others is its own, too.
+    wait_for(&path, 50);
+    assert_eq!(status(&path, &["-l", "1000"]).0["reserved"], 550);
+    let other = ["-q", "-l", "1000", "-m", "block", "-e"];
+    assert_eq!(run_with(&path, &[&other[..], &["401"]].concat(), "").code(), Some(121));
+    assert_eq!(run_with(&path, &[&other[..], &["400"]].concat(), &assistant("b", 7)).code(), Some(0));
+    let lock = File::open(path.with_extension("ndjson.lock")).expect("exists");
+    lock.lock().expect("locked");
+    run.pass(&assistant("c", 5));
+    assert_eq!(counted(&path), 57, "whoever holds the new lock keeps the old run from writing");
+    drop(lock);
+    wait_for(&path, 62);
+    assert_eq!(run.end(), Some(0));
+    assert_eq!(counted(&path), 62);
 }
 
 #[test]
@@ -366,7 +443,8 @@ fn status_without_json_prints_a_text_report() {
         "/a        [####################] 120%   6.0K / 5.0K",
         "command   /b[31m 1.0K",
         "alive     1 run, reserved 2.0K",
-        "left      overall 3,000 tokens, spent in 25m 43s at this pace",
+        "pace      7.0K and $0.04 in the last 1m",
+        "left      overall 3,000 tokens, spent in 26s at this pace",
     ] {
         let ascii = report.replace('█', "#").replace('░', "-");
         assert!(ascii.contains(part), "{part}\n{report}");
@@ -400,7 +478,7 @@ fn sum(bytes: &[u8]) -> u64 {
     for line in bytes.split(|byte| *byte == b'\n') {
         book.take(line, 1e12);
     }
-    Classes::default().count(&book.used(None, None, 1e12).tokens)
+    Classes::default().count(&book.used(None, 1e12).tokens)
 }
 
 proptest! {

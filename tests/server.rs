@@ -110,7 +110,7 @@ fn answers(location: &Location, events: &[Event]) -> Vec<String> {
     alive.sort_by_key(|run| format!("{run:?}"));
     let models: std::collections::BTreeMap<_, _> = book.by_model().iter().cloned().collect();
     // A server keeps nothing of a command that used nothing.
-    let used = [None, Some(NAMES[0]), Some(NAMES[1]), Some(NAMES[2])].map(|name| book.used(name, None, now));
+    let used = [None, Some(NAMES[0]), Some(NAMES[1]), Some(NAMES[2])].map(|name| book.used(name, now));
     answers.push(format!("{alive:?} {models:?} {used:?}"));
     answers
 }

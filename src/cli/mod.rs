@@ -17,7 +17,7 @@ use clap_complete::Shell;
 
 use crate::amount::{Amount, Unit};
 use crate::budget::{Mode, StopAt};
-use crate::cli::values::{CommandBudget, FirstSignal};
+use crate::cli::values::{CommandBudget, FirstSignal, WindowForm};
 use crate::count::price::Unpriced;
 use crate::count::tokens::Classes;
 use crate::error::Error;
@@ -122,10 +122,10 @@ struct Options {
     #[arg(allow_hyphen_values = true, value_parser = values::duration)]
     ledger_expiry: Option<Duration>,
 
-    /// Only what was spent in the last DURATION counts
-    #[arg(short, long, value_name = "DURATION", help_heading = "Shared budgets")]
+    /// Only PERIOD counts: DURATION, day, week or month
+    #[arg(short, long, value_name = "PERIOD", help_heading = "Shared budgets")]
     #[arg(allow_hyphen_values = true, value_parser = values::window)]
-    window: Option<Duration>,
+    window: Option<WindowForm>,
 
     /// Print the budgets' status; exit 0, or 122 if exceeded
     #[arg(long, help_heading = "Shared budgets")]

@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
 use crate::cli::values::dollars;
@@ -51,6 +52,18 @@ pub(crate) fn environment() -> Vec<Source> {
         Some(Source { name: (*name).to_owned(), words })
     };
     VARIABLES.iter().filter_map(of).collect()
+}
+
+/// The local time zone.
+pub(crate) fn time_zone() -> Result<TimeZone, Error> {
+    match (TimeZone::try_system(), variable("TZ")) {
+        (Ok(zone), _) => Ok(zone),
+        // Without TZ and /etc/localtime, as in many containers, local time is UTC by convention.
+        (Err(_), None) => Ok(TimeZone::UTC),
+        // With a name that nobody knows the C library takes UTC too; but a budget of another day than was meant
+        // would go unnoticed.
+        (Err(_), Some(name)) => Err(Error::Failed(format!("--window: unknown time zone TZ={}", clean_os(name)))),
+    }
 }
 
 /// The path of the configuration file that the environment names.

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::amount::Unit;
 use crate::budget::{Budget, Budgets, Estimate};
-use crate::cli::values::{FirstSignal, command_name, resumes};
+use crate::cli::values::{FirstSignal, WindowForm, command_name, resumes};
 use crate::cli::{Options, USAGE, sources};
 use crate::count::meter::Meter;
 use crate::count::price::{Prices, Unpriced};
@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::ledger::Location;
 #[cfg(feature = "redis")]
 use crate::ledger::redis::address::Address;
+use crate::ledger::window::Window;
 use crate::process::hook::Hooks;
 use crate::process::kill::KillPolicy;
 use crate::run::Run;
@@ -44,8 +45,8 @@ pub struct StatusTask {
     pub location: Location,
     /// Budgets, classes and prices.
     pub run: Run,
-    /// How many seconds back spend counts; `None` for all of it.
-    pub window: Option<f64>,
+    /// Of what time spend counts; `None` for all of it.
+    pub window: Option<Window>,
     /// As JSON.
     pub json: bool,
     /// How to render it for stdout.
@@ -60,8 +61,8 @@ pub struct RunTask {
     pub estimate: Estimate,
     /// Its ledger.
     pub location: Option<Location>,
-    /// How many seconds back the ledger's spend counts; `None` for all of it.
-    pub window: Option<f64>,
+    /// Of what time the ledger's spend counts; `None` for all of it.
+    pub window: Option<Window>,
     /// The command to wrap, with its arguments; empty for a filter.
     pub command: Vec<OsString>,
     /// How that command is to be ended.
@@ -102,7 +103,7 @@ impl Options {
     fn task(self) -> Result<Task, Error> {
         let location = self.location()?;
         let run = self.run()?;
-        let window = self.window.map(|window| window.as_secs_f64());
+        let window = self.window()?;
         if let (Some(location), true) = (location.clone(), self.status) {
             // Of a fixed width: the report is read in files and mails too.
             let style = Style { color: self.uses_color(&std::io::stdout()), unicode: locale_is_utf8(), width: 80 };
@@ -203,6 +204,14 @@ impl Options {
         let address = Address::parse(text, password.as_deref(), grace, self.ledger_expiry);
         let address = address.map_err(|why| format!("cannot use the ledger's address: {why}"))?;
         Ok(Location::Server(Box::new(address)))
+    }
+
+    fn window(&self) -> Result<Option<Window>, Error> {
+        Ok(match self.window {
+            None => None,
+            Some(WindowForm::Rolling(length)) => Some(Window::Last(length.as_secs_f64())),
+            Some(WindowForm::Calendar(period)) => Some(Window::Calendar(period, sources::time_zone()?)),
+        })
     }
 
     fn kill_policy(&self) -> KillPolicy {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::amount::{Amount, decimal};
+use crate::ledger::window::Period;
 use crate::process::signals;
 
 /// The form that an error about a duration names.
@@ -66,10 +67,23 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     millis.checked_mul(seconds).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
 }
 
-/// A duration that is not zero.
-pub(crate) fn window(text: &str) -> Result<Duration, String> {
-    let window = duration(text)?;
-    if window.is_zero() { Err("a window of no time contains nothing".to_owned()) } else { Ok(window) }
+/// A window: a rolling one, which is not zero, or a period by the calendar.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WindowForm {
+    Rolling(Duration),
+    Calendar(Period),
+}
+
+/// Parses a [`WindowForm`].
+pub(crate) fn window(text: &str) -> Result<WindowForm, String> {
+    if let Some(period) = Period::by_name(text) {
+        return Ok(WindowForm::Calendar(period));
+    }
+    match duration(text) {
+        Err(_) => Err(format!("{DURATION}, or day, week, month")),
+        Ok(Duration::ZERO) => Err("a window of no time contains nothing".to_owned()),
+        Ok(window) => Ok(WindowForm::Rolling(window)),
+    }
 }
 
 /// A percentage from 0 to 100.

@@ -1,9 +1,7 @@
 //! The book: what the entries of a ledger add up to.
 //!
 //! It touches no file and no clock: lines go in, sums come out. A line that is no entry costs itself
-//! alone.
-
-use std::collections::{BTreeMap, HashMap, VecDeque};
+//! alone. Its memory grows with commands, models and runs alive, not with entries.
 
 use serde::Deserialize;
 
@@ -11,33 +9,39 @@ use crate::amount::Amounts;
 use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Counts, Spend};
 use crate::ledger::entry::{Entry, EntryKind, VERSION};
+use crate::ledger::index::Index;
+use crate::ledger::runs::Runs;
+use crate::ledger::spans::{Spans, seconds};
+use crate::ledger::window::Window;
 
-/// How many runs that have ended are remembered.
-// An entry of theirs that is written again must not count twice; but memory is bounded in a ledger of a
-// million runs.
-const ENDED_MAX: usize = 1024;
+/// The pace is measured over so many seconds at most, and at least.
+// A run comes in bursts: the first message of a new ledger is no pace.
+pub(crate) const PACE_OVER: [f64; 2] = [3600.0, 60.0];
 
-/// The pace is measured over so many seconds.
-pub(crate) const PACE_OVER: f64 = 3600.0;
+/// How exactly spend is dated for the pace, in seconds.
+const PACE_STEP: u64 = 60;
 
 /// The entries that are worth summing up are at least so many.
-// To sum up is to rewrite the file, while others wait for the lock.
+// To sum up is to write the file anew.
 const HISTORY_MIN: u64 = 1000;
 
 /// What the entries of a ledger add up to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Book {
-    /// The runs that have not ended, and the last ones that have.
-    runs: HashMap<String, RunState>,
-    ended: VecDeque<String>,
-    commands: Vec<Command>,
-    models: Tally<String>,
-    /// What was spent when, in the order in which it was entered, as far back as `keep`.
-    payments: VecDeque<Payment>,
-    /// What commands spent in spans of time that end at these Unix seconds, as a server sums it up.
-    spans: BTreeMap<(u64, usize), Spend>,
-    /// How many seconds back payments are kept.
-    keep: f64,
+    window: Option<Window>,
+    runs: Runs,
+    /// The commands, and what each ever spent. Spend without a name is that of the name "", which no command
+    /// has.
+    commands: Index,
+    sums: Vec<Spend>,
+    /// The models, and what was ever spent on each.
+    models: Index,
+    model_sums: Vec<Spend>,
+    /// What was spent when, as far back as the window, and as the pace is measured over.
+    windowed: Spans,
+    paced: Spans,
+    /// When the first entry was written, in Unix seconds.
+    begin: f64,
     /// Lines that are no entries.
     broken: u64,
     /// There are entries of a version that is not known here.
@@ -45,31 +49,6 @@ pub struct Book {
     lines: u64,
     /// Lines of runs that have ended.
     history: u64,
-}
-
-/// A run.
-#[derive(Debug, Default)]
-struct RunState {
-    command: usize,
-    reservation: Amounts,
-    spent: Tally<String>,
-    lines: u64,
-    ended: bool,
-}
-
-/// A command's name and what it spent.
-#[derive(Debug, Default)]
-struct Command {
-    name: Option<String>,
-    sum: Spend,
-}
-
-/// What a command spent at one time.
-#[derive(Clone, Copy, Debug)]
-struct Payment {
-    at: f64,
-    command: usize,
-    spend: Spend,
 }
 
 /// A run that has not ended.
@@ -92,9 +71,29 @@ struct AnyVersion {
 }
 
 impl Book {
-    /// An empty book for sums over the last `window` seconds.
-    pub fn new(window: Option<f64>) -> Self {
-        Book { keep: window.unwrap_or(0.0).max(PACE_OVER), ..Book::default() }
+    /// An empty book for sums over a window.
+    pub fn new(window: Option<Window>) -> Self {
+        let windowed = Spans::new(window.as_ref().map_or(PACE_STEP, Window::step));
+        Book {
+            window,
+            windowed,
+            paced: Spans::new(PACE_STEP),
+            begin: f64::INFINITY,
+            runs: Runs::default(),
+            commands: Index::default(),
+            sums: Vec::new(),
+            models: Index::default(),
+            model_sums: Vec::new(),
+            broken: 0,
+            foreign: false,
+            lines: 0,
+            history: 0,
+        }
+    }
+
+    /// Whether a line is an entry, of whatever version.
+    pub(crate) fn is_entry(line: &[u8]) -> bool {
+        serde_json::from_slice::<AnyVersion>(line).is_ok()
     }
 
     /// Takes in a line, without its newline. `now` is the time in Unix seconds: an entry that claims
@@ -105,7 +104,7 @@ impl Book {
         }
         self.lines += 1;
         match serde_json::from_slice::<Entry<'_>>(line) {
-            Ok(entry) if entry.v == VERSION => self.enter(entry, now),
+            Ok(entry) if entry.v == VERSION => self.enter(&entry, now),
             Ok(_) => self.foreign = true,
             Err(_) => match serde_json::from_slice::<AnyVersion>(line) {
                 Ok(AnyVersion { v }) if v != VERSION => self.foreign = true,
@@ -114,94 +113,120 @@ impl Book {
         }
     }
 
-    fn enter(&mut self, entry: Entry<'_>, now: f64) {
+    fn enter(&mut self, entry: &Entry<'_>, now: f64) {
         let command = self.command(entry.name.as_deref());
         let mut spent = Spend::default();
-        match &entry.run {
-            None => {
-                for (model, spend) in entry.models.iter() {
-                    self.models.add(model, *spend);
-                    spent = spent.plus(*spend);
-                }
-            }
-            Some(id) => {
-                // `entry` would copy the id for each of a million entries.
-                if !self.runs.contains_key(id.as_ref()) {
-                    self.runs.insert(id.to_string(), RunState::default());
-                }
-                let Some(run) = self.runs.get_mut(id.as_ref()) else { return };
-                run.command = command;
-                run.lines += 1;
-                if entry.kind == EntryKind::Start {
-                    let (tokens, micro_usd) = (entry.estimate, entry.estimate_micro_usd);
-                    run.reservation = Amounts { tokens: tokens.unwrap_or(0), micro_usd: micro_usd.unwrap_or(0) };
-                }
-                // Spend is cumulative for the run: only what is above its last entry is new.
-                for (model, spend) in entry.models.iter() {
-                    let more = run.spent.raise(model, *spend);
-                    self.models.add(model, more);
-                    spent = spent.plus(more);
-                }
-                if run.ended {
-                    self.history += 1;
-                } else if entry.kind == EntryKind::End {
-                    run.ended = true;
-                    self.history += run.lines;
-                    self.ended.push_back(id.to_string());
-                    if self.ended.len() > ENDED_MAX
-                        && let Some(oldest) = self.ended.pop_front()
-                    {
-                        self.runs.remove(&oldest);
-                    }
-                }
-            }
+        for (model, spend) in entry.models.iter() {
+            // Spend is cumulative for the run: only what is above its last entry is new.
+            let more = match &entry.run {
+                Some(id) => self.runs.with(id, |run| run.spent.raise(model, *spend)),
+                None => *spend,
+            };
+            let sum = self.model(model);
+            *sum = sum.plus(more);
+            spent = spent.plus(more);
         }
-        // Kept beside the payments, which are forgotten: without a window everything counts.
-        let sum = &mut self.commands[command].sum;
-        *sum = sum.plus(spent);
-        // An entry from the future would stay in the window too long.
-        let (at, kept_from) = (entry.at.min(now), now - self.keep);
-        while self.payments.front().is_some_and(|oldest| oldest.at <= kept_from) {
-            self.payments.pop_front();
+        if let Some(id) = &entry.run {
+            self.enter_run(id, entry, command);
         }
-        if !spent.is_zero() && at > kept_from {
-            self.payments.push_back(Payment { at, command, spend: spent });
+        let at = entry.spent_at(now);
+        self.begin = self.begin.min(at);
+        if !spent.is_zero() {
+            self.pay(command, spent, at, now);
         }
     }
 
-    /// What was spent in the last `since` seconds, or ever; by a command, or by all.
-    pub fn used(&self, name: Option<&str>, since: Option<f64>, now: f64) -> Spend {
-        let sum = |sum: Spend, spend: Spend| sum.plus(spend);
-        match since {
-            None => {
-                let commands = self.commands.iter().enumerate().filter(|(at, _)| self.is_of(*at, name));
-                commands.map(|(_, command)| command.sum).fold(Spend::default(), sum)
+    fn enter_run(&mut self, id: &str, entry: &Entry<'_>, command: usize) {
+        let is_end = entry.kind == EntryKind::End;
+        let (history, ends) = self.runs.with(id, |run| {
+            run.command = command;
+            run.lines += 1;
+            if entry.kind == EntryKind::Start {
+                // It was taken for dead, and is not.
+                run.ended = false;
+                let (tokens, micro_usd) = (entry.estimate, entry.estimate_micro_usd);
+                run.reservation = Amounts { tokens: tokens.unwrap_or(0), micro_usd: micro_usd.unwrap_or(0) };
             }
-            Some(since) => self.paid(name, since, now).map(|payment| payment.spend).fold(Spend::default(), sum),
+            let ends = is_end && !run.ended;
+            let history = if ends { run.lines } else { u64::from(run.ended) };
+            (history, ends)
+        });
+        self.history += history;
+        if ends {
+            self.runs.end(id);
         }
     }
 
-    /// Seconds until no more than `limit` is left in the window, as `of` measures what was spent in
-    /// it; `None` where that is so already.
-    pub(crate) fn room_in(
-        &self,
-        name: Option<&str>,
-        window: f64,
-        limit: u64,
-        of: impl Fn(&Spend) -> u64,
-        now: f64,
-    ) -> Option<f64> {
-        let mut payments: Vec<_> = self.paid(name, window, now).collect();
-        // A clock may have been set back, and the spans of a server come after payments.
-        payments.sort_by(|a, b| a.at.total_cmp(&b.at));
-        let mut left = payments.iter().fold(0, |sum: u64, payment| sum.saturating_add(of(&payment.spend)));
+    /// A command spent something at a time.
+    fn pay(&mut self, command: usize, spent: Spend, at: f64, now: f64) {
+        // Kept beside the spans, which are forgotten: without a window everything counts.
+        self.sums[command] = self.sums[command].plus(spent);
+        for (spans, from) in [
+            (&mut self.windowed, self.window.as_ref().map_or(now, |window| window.from(now))),
+            (&mut self.paced, now - PACE_OVER[0]),
+        ] {
+            if at >= from {
+                spans.forget(from);
+                spans.add(at, command, spent);
+            }
+        }
+    }
+
+    /// What was spent in the window, by a command or by all.
+    pub fn used(&self, name: Option<&str>, now: f64) -> Spend {
+        let Some(command) = self.find(name) else { return Spend::default() };
+        let all: &mut dyn Iterator<Item = Spend> = match (&self.window, command) {
+            (None, Some(command)) => &mut std::iter::once(self.sums[command]),
+            (None, None) => &mut self.sums.iter().copied(),
+            (Some(window), command) => &mut self.windowed.since(window.from(now), command).map(|(_, _, spend)| spend),
+        };
+        all.fold(Spend::default(), Counts::plus)
+    }
+
+    /// What each command spent in the window, with its name, in the order in which they were first seen.
+    // In one pass: one for each of 100,000 commands took a minute.
+    pub(crate) fn used_by_each(&self, now: f64) -> impl Iterator<Item = (Option<&str>, Spend)> {
+        let sums = match &self.window {
+            None => self.sums.clone(),
+            Some(window) => self.by_command(&self.windowed, window.from(now)),
+        };
+        self.names().zip(sums)
+    }
+
+    /// What a command, or all, spent in the time that the pace is measured over, and how many seconds that is.
+    pub(crate) fn pace(&self, name: Option<&str>, now: f64) -> (Spend, f64) {
+        let [most, least] = PACE_OVER;
+        let over = (now - self.begin).clamp(least, most);
+        let Some(command) = self.find(name) else { return (Spend::default(), over) };
+        let all = self.paced.since(now - over, command).map(|(_, _, spend)| spend);
+        (all.fold(Spend::default(), Counts::plus), over)
+    }
+
+    fn by_command(&self, spans: &Spans, from: f64) -> Vec<Spend> {
+        let mut sums = vec![Spend::default(); self.sums.len()];
+        spans.since(from, None).for_each(|(_, command, spend)| sums[command] = sums[command].plus(spend));
+        sums
+    }
+
+    /// Seconds until no more than `limit` is left in a rolling window, as `of` measures what was spent in it;
+    /// `None` where that is so already. By the calendar, when the window ends.
+    pub(crate) fn room_in(&self, name: Option<&str>, limit: u64, of: impl Fn(&Spend) -> u64, now: f64) -> Option<f64> {
+        let window = self.window.as_ref()?;
+        let (from, until) = window.bounds(now);
+        let mut left = of(&self.used(name, now));
+        if left <= limit {
+            return None;
+        }
+        if let Some(until) = until {
+            return Some(until - now);
+        }
         let mut at = None;
-        for payment in payments {
+        for (end, _, spend) in self.windowed.since(from, self.find(name)?) {
             if left <= limit {
                 break;
             }
-            left = left.saturating_sub(of(&payment.spend));
-            at = Some(payment.at + window - now);
+            left = left.saturating_sub(of(&spend));
+            at = Some(seconds(end) - from);
         }
         at
     }
@@ -213,23 +238,14 @@ impl Book {
 
     /// The runs that have not ended, with what they have reserved in tokens of `classes`.
     pub(crate) fn open_runs(&self, classes: Classes) -> Vec<OpenRun> {
-        let open = self.runs.iter().filter(|(_, run)| !run.ended);
-        open.map(|(id, run)| OpenRun {
-            id: id.clone(),
-            name: self.commands[run.command].name.clone(),
-            reserved: run.reservation.minus(Amounts::of(&run.spent.sum(), classes)),
-        })
-        .collect()
-    }
-
-    /// Every command's name with what it ever spent, in the order in which they were first seen.
-    pub(crate) fn by_command(&self) -> impl Iterator<Item = (Option<&str>, Spend)> {
-        self.commands.iter().map(|command| (command.name.as_deref(), command.sum))
+        let name = |command: usize| Some(self.commands.name(command).to_owned()).filter(|name| !name.is_empty());
+        let open = self.runs.open().map(|(id, run)| (id.to_owned(), name(run.command), run.reserved(classes)));
+        open.map(|(id, name, reserved)| OpenRun { id, name, reserved }).collect()
     }
 
     /// What was ever spent on each model.
-    pub fn by_model(&self) -> &Tally<String> {
-        &self.models
+    pub fn by_model(&self) -> Tally<String> {
+        self.models.names().map(str::to_owned).zip(self.model_sums.iter().copied()).collect()
     }
 
     pub(crate) fn broken(&self) -> u64 {
@@ -251,55 +267,60 @@ impl Book {
         self.runs.get(run).is_some_and(|run| !run.ended)
     }
 
-    /// The payments of the last `since` seconds, by a command or by all.
-    fn paid(&self, name: Option<&str>, since: f64, now: f64) -> impl Iterator<Item = Payment> {
-        let spans = self.spans.iter();
-        let spans =
-            spans.map(|((end, command), spend)| Payment { at: seconds(*end), command: *command, spend: *spend });
-        let all = self.payments.iter().copied().chain(spans);
-        all.filter(move |payment| payment.at > now - since && self.is_of(payment.command, name))
+    /// The commands' names, by number.
+    fn names(&self) -> impl Iterator<Item = Option<&str>> {
+        self.commands.names().map(|name| Some(name).filter(|name| !name.is_empty()))
     }
 
-    fn is_of(&self, command: usize, name: Option<&str>) -> bool {
-        name.is_none() || self.commands[command].name.as_deref() == name
+    /// The number of a command, or `None` for all of them; no number where it is not known.
+    fn find(&self, name: Option<&str>) -> Option<Option<usize>> {
+        name.map_or(Some(None), |name| self.commands.find(name).map(Some))
     }
 
     fn command(&mut self, name: Option<&str>) -> usize {
-        self.commands.iter().position(|command| command.name.as_deref() == name).unwrap_or_else(|| {
-            self.commands.push(Command { name: name.map(str::to_owned), ..Command::default() });
-            self.commands.len() - 1
-        })
+        let command = self.commands.add(name.unwrap_or_default());
+        self.sums.resize(self.sums.len().max(command + 1), Spend::default());
+        command
+    }
+
+    fn model(&mut self, name: &str) -> &mut Spend {
+        let model = self.models.add(name);
+        self.model_sums.resize(self.model_sums.len().max(model + 1), Spend::default());
+        &mut self.model_sums[model]
     }
 }
 
 /// Takes in what a server has summed up.
 #[cfg(feature = "redis")]
 impl Book {
+    /// The ledger was made at this time, in Unix seconds.
+    pub(crate) fn begin(&mut self, at: f64) {
+        self.begin = at;
+    }
+
     /// What a command ever spent.
     pub(crate) fn set_command(&mut self, name: Option<&str>, sum: Spend) {
         let command = self.command(name);
-        self.commands[command].sum = sum;
+        self.sums[command] = sum;
     }
 
     /// What was ever spent on a model.
     pub(crate) fn set_model(&mut self, name: &str, sum: Spend) {
-        *self.models.entry(&name.to_owned()) = sum;
+        *self.model(name) = sum;
     }
 
-    /// What a command spent in a span of time that ends at `end`, in Unix seconds.
-    pub(crate) fn set_span(&mut self, name: Option<&str>, end: u64, sum: Spend, now: f64) {
+    /// What a command spent in a span of time that ends at `end`, in Unix seconds, and is one of those that
+    /// the pace is taken from, or the window.
+    pub(crate) fn set_span(&mut self, is_for_pace: bool, name: Option<&str>, end: u64, sum: Spend, now: f64) {
         let command = self.command(name);
-        while self.spans.first_key_value().is_some_and(|((oldest, _), _)| seconds(*oldest) <= now - self.keep) {
-            self.spans.pop_first();
-        }
-        if seconds(end) > now - self.keep {
-            self.spans.insert((end, command), sum);
+        let (spans, from) = match (is_for_pace, &self.window) {
+            (true, _) => (&mut self.paced, now - PACE_OVER[0]),
+            (false, Some(window)) => (&mut self.windowed, window.from(now)),
+            (false, None) => return,
+        };
+        spans.forget(from);
+        if seconds(end) > from {
+            spans.set(end, command, sum);
         }
     }
-}
-
-/// Unix seconds as a float.
-#[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in a float")]
-pub(crate) fn seconds(at: u64) -> f64 {
-    at as f64
 }

@@ -65,6 +65,15 @@ impl<'a> Entry<'a> {
         self
     }
 
+    /// When what it says was spent, in Unix seconds; `now` at the latest.
+    // A sum is dated to the end of its time, which is not part of it: what ends at midnight is of the day
+    // before, and stays in its own span when it is summed up again. An entry from the future would stay in a
+    // window too long.
+    pub(crate) fn spent_at(&self, now: f64) -> f64 {
+        let at = if self.kind == EntryKind::Sum { self.at - 0.001 } else { self.at };
+        at.min(now)
+    }
+
     /// The entry as a line of the file.
     pub(crate) fn line(&self) -> io::Result<Vec<u8>> {
         let mut line = serde_json::to_vec(self)?;

@@ -10,6 +10,7 @@ use crate::budget::{ByScope, Estimate, Mode};
 use crate::count::tokens::Spend;
 use crate::error::Error;
 use crate::ledger::store::{Admission, Reach, Request, Store};
+use crate::ledger::window::Window;
 use crate::ledger::{self, Location};
 use crate::process::wake::lock;
 use crate::run::{Run, Unreachable};
@@ -72,13 +73,19 @@ impl Opened {
 }
 
 impl Keeper {
-    /// Opens the ledger of a run, of which the last `window` seconds count, and enters the run where it
+    /// Opens the ledger of a run, in which what was spent in `window` counts, and enters the run where it
     /// fits or where warn mode lets it. In block mode a ledger that cannot be used is an error.
-    pub fn open(location: &Location, window: Option<f64>, run: &mut Run, estimate: Estimate) -> Result<Opened, Error> {
+    pub fn open(
+        location: &Location,
+        window: Option<Window>,
+        run: &mut Run,
+        estimate: Estimate,
+    ) -> Result<Opened, Error> {
         let now = unix_now();
         let opened = ledger::open(location, run.name.as_deref(), window, now);
         match opened.and_then(|ledger| Keeper::enter(ledger, location, run, estimate, now)) {
             Ok(opened) => Ok(opened),
+            Err(error @ Error::NoLedger(_)) => Err(error),
             Err(error) if run.mode == Mode::Warn => {
                 let messages = vec![going_on_without(&error)];
                 Ok(Opened { messages, ..Opened::without_ledger(run, estimate) })

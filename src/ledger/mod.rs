@@ -7,10 +7,16 @@ pub mod book;
 pub(crate) mod compact;
 pub(crate) mod entry;
 pub(crate) mod file;
+pub(crate) mod index;
 pub mod keeper;
+pub(crate) mod lines;
+pub(crate) mod lock;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub(crate) mod runs;
+pub(crate) mod spans;
 pub mod store;
+pub mod window;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -22,6 +28,7 @@ use crate::ledger::file::FileStore;
 #[cfg(feature = "redis")]
 use crate::ledger::redis::{ServerStore, address::Address};
 use crate::ledger::store::{Member, Store};
+use crate::ledger::window::Window;
 use crate::show::text::clean_os;
 
 /// Where a ledger is. It is shown without its password.
@@ -54,9 +61,14 @@ impl fmt::Display for Location {
     }
 }
 
-/// Opens a ledger for a run of the command `name`, and makes it where there is none. `window` is how
-/// many seconds back spend counts, and `now` the time in Unix seconds.
-pub fn open(location: &Location, name: Option<&str>, window: Option<f64>, now: f64) -> Result<Box<dyn Store>, Error> {
+/// Opens a ledger for a run of the command `name`, and makes it where there is none. What was spent in
+/// `window` counts; `now` is the time in Unix seconds.
+pub fn open(
+    location: &Location,
+    name: Option<&str>,
+    window: Option<Window>,
+    now: f64,
+) -> Result<Box<dyn Store>, Error> {
     // Random, since pids and times of two machines may be the same.
     let id = RandomState::new().hash_one((std::process::id(), now.to_bits()));
     let member = Member { id: format!("{id:016x}"), name: name.map(str::to_owned), window };
@@ -68,13 +80,15 @@ pub fn open(location: &Location, name: Option<&str>, window: Option<f64>, now: f
 }
 
 /// Reads a ledger for a report; `None` where there is none.
-pub fn read(location: &Location, window: Option<f64>, now: f64) -> Result<Option<Box<dyn Store>>, Error> {
-    // To open it would make it.
-    if let Location::File(path) = location
-        && !path.exists()
-    {
-        return Ok(None);
-    }
-    let mut ledger = open(location, None, window, now)?;
+pub fn read(location: &Location, window: Option<Window>, now: f64) -> Result<Option<Box<dyn Store>>, Error> {
+    let member = Member { id: String::new(), name: None, window };
+    let mut ledger: Box<dyn Store> = match location {
+        Location::File(path) => match FileStore::open_to_read(path, member)? {
+            Some(ledger) => Box::new(ledger),
+            None => return Ok(None),
+        },
+        #[cfg(feature = "redis")]
+        Location::Server(address) => Box::new(ServerStore::open(address, member)?),
+    };
     Ok(ledger.read(now)?.then_some(ledger))
 }

@@ -10,6 +10,7 @@ use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Counts, Spend};
 use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
+use crate::ledger::window::Window;
 
 /// How long the start and the end of a run may wait for a ledger.
 // Locks are held for microseconds and servers answer in milliseconds: after this, something hangs.
@@ -89,14 +90,13 @@ pub trait Store: fmt::Debug + Send {
 
     /// What the runs have spent, as far as it binds this one.
     fn totals(&self, now: f64) -> Totals {
-        let (member, time) = (self.member(), self.time(now));
-        let command = member.name.as_deref().map_or(Spend::default(), |name| self.used_by(name, now));
-        Totals { overall: self.book().used(None, member.window, time), command, own: self.own() }
+        let command = self.member().name.as_deref().map_or(Spend::default(), |name| self.used_by(name, now));
+        Totals { overall: self.book().used(None, self.time(now)), command, own: self.own() }
     }
 
     /// What the runs of a command have spent, as far as it counts now.
     fn used_by(&self, name: &str, now: f64) -> Spend {
-        self.book().used(Some(name), self.member().window, self.time(now))
+        self.book().used(Some(name), self.time(now))
     }
 }
 
@@ -107,8 +107,8 @@ pub struct Member {
     pub(crate) id: String,
     /// The command that the run is charged to.
     pub(crate) name: Option<String>,
-    /// How many seconds back spend counts; `None` for all of it.
-    pub(crate) window: Option<f64>,
+    /// Of what time spend counts; `None` for all of it.
+    pub(crate) window: Option<Window>,
 }
 
 impl Member {

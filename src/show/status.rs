@@ -1,6 +1,6 @@
 //! The status report: how the budgets of a ledger stand, for people and for scripts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::amount::{Amounts, Unit, dollars, human, in_full};
 use crate::budget::{Budget, Budgets};
 use crate::count::tokens::{Classes, Counts, Spend};
-use crate::ledger::book::{Book, OpenRun, PACE_OVER};
+use crate::ledger::book::{Book, OpenRun};
+use crate::ledger::window::Window;
 use crate::run::Run;
 use crate::show::bar::{NAME_MAX, budget_lines};
 use crate::show::report::{classes_line, model_lines};
@@ -23,60 +24,65 @@ pub struct Status<'a> {
     /// The budgets, with what is used of each.
     budgets: &'a Budgets,
     classes: Classes,
-    /// How many seconds back spend counts; `None` for all of it.
-    window: Option<f64>,
+    /// Of what time spend counts; `None` for all of it.
+    window: Option<Window>,
+    /// What each command spent in that time.
+    by_command: BTreeMap<&'a str, Spend>,
     /// The time in Unix seconds.
     now: f64,
 }
 
 impl<'a> Status<'a> {
     /// The state of a ledger that adds up to `book`, with the budgets and classes of `run`.
-    pub fn new(book: &'a Book, alive: Vec<OpenRun>, run: &'a mut Run, window: Option<f64>, now: f64) -> Self {
+    pub fn new(book: &'a Book, alive: Vec<OpenRun>, run: &'a mut Run, window: Option<Window>, now: f64) -> Self {
         let classes = run.classes;
-        run.budgets.set_all(|name| Amounts::of(&book.used(name, window, now), classes));
-        Status { book, alive, budgets: &run.budgets, classes, window, now }
+        run.budgets.set_all(|name| Amounts::of(&book.used(name, now), classes));
+        let by_command = book.used_by_each(now).filter_map(|(name, spend)| Some((name?, spend))).collect();
+        Status { book, alive, budgets: &run.budgets, classes, window, by_command, now }
     }
 
-    /// What was spent in the window, by a command or by all.
-    fn spent(&self, command: Option<&str>) -> Spend {
-        self.book.used(command, self.window, self.now)
+    /// What was spent in the window by all.
+    fn spent(&self) -> Spend {
+        self.book.used(None, self.now)
     }
 
-    /// What was used in the last hour, by a command or by all.
-    fn pace(&self, command: Option<&str>) -> Amounts {
-        Amounts::of(&self.book.used(command, Some(PACE_OVER), self.now), self.classes)
+    /// What was used lately, by a command or by all, and in how many seconds.
+    // Of the last hour, window or not: a run comes in bursts, and minutes would tell nothing. A ledger may be
+    // younger.
+    fn pace(&self, command: Option<&str>) -> (Amounts, f64) {
+        let (spend, over) = self.book.pace(command, self.now);
+        (Amounts::of(&spend, self.classes), over)
     }
 
     /// Seconds until a budget is used up at the present pace.
-    // The pace of the last hour, window or not: a run comes in bursts, and minutes would tell nothing.
     fn spent_in(&self, budget: &Budget) -> Option<f64> {
-        let pace = self.pace(budget.command.as_deref()).get(budget.unit);
+        let (pace, over) = self.pace(budget.command.as_deref());
+        let pace = pace.get(budget.unit);
         #[expect(clippy::cast_precision_loss, reason = "an estimate for reading")]
-        let (pace, left) = (pace as f64, budget.remaining() as f64);
-        (pace > 0.0 && budget.remaining() > 0).then(|| left / pace * PACE_OVER)
+        let (tokens, left) = (pace as f64, budget.remaining() as f64);
+        (pace > 0 && budget.remaining() > 0).then(|| left / tokens * over)
     }
 
-    /// Seconds until a budget that is used up has room again, as the window moves on.
+    /// Seconds until a budget that is used up has room again, as the window moves on or begins anew.
     fn room_in(&self, budget: &Budget) -> Option<f64> {
         // At the limit itself there is no room yet.
         let below = budget.limit.saturating_sub(1);
-        let name = budget.command.as_deref();
         let of = |spend: &Spend| Amounts::of(spend, self.classes).get(budget.unit);
-        self.window.and_then(|window| self.book.room_in(name, window, below, of, self.now))
+        self.book.room_in(budget.command.as_deref(), below, of, self.now)
     }
 
     fn reserved(&self) -> Amounts {
         self.alive.iter().fold(Amounts::default(), |sum, run| sum.plus(run.reserved))
     }
+
     fn commands(&self) -> impl Iterator<Item = (&str, u64)> {
-        let names = self.book.by_command().filter_map(|(name, _)| name);
-        names.map(|name| (name, self.classes.count(&self.spent(Some(name)).tokens)))
+        self.by_command.iter().map(|(name, spend)| (*name, self.classes.count(&spend.tokens)))
     }
 
     /// The commands without a budget, the one that used most first.
     fn other_commands(&self) -> Vec<(&str, u64)> {
-        let known = |name: &str| self.budgets.all().iter().any(|budget| budget.command.as_deref() == Some(name));
-        let mut others: Vec<_> = self.commands().filter(|(name, _)| !known(name)).collect();
+        let known: BTreeSet<_> = self.budgets.all().iter().filter_map(|budget| budget.command.as_deref()).collect();
+        let mut others: Vec<_> = self.commands().filter(|(name, _)| !known.contains(name)).collect();
         others.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         others
     }
@@ -89,9 +95,9 @@ impl<'a> Status<'a> {
 
 /// The report for people.
 pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
-    let total = status.spent(None);
+    let total = status.spent();
     let counted = status.classes.count(&total.tokens);
-    let window = status.window.map_or(String::new(), |window| format!(", last {}", seconds(window)));
+    let window = status.window.as_ref().map_or(String::new(), |window| format!(", {}", window.describe(status.now)));
     let mut out = format!("budget-tee: ledger {title}{window}\n");
     for line in budget_lines(status.budgets.all().iter(), counted, |_| false, style) {
         let _ = writeln!(out, "{line}");
@@ -106,14 +112,15 @@ pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
         // What was spent when is kept by command only: by model too, it would be as many sums again.
         out.push_str("models    since the beginning\n");
     }
-    out.push_str(&model_lines(models, style));
+    out.push_str(&model_lines(&models, style));
     for (name, used) in status.other_commands() {
         let _ = writeln!(out, "command   {} {}", style.label(name, 40), human(Unit::Tokens, used));
     }
     let alive = status.alive.len() as u64;
     let reserved = if alive > 0 { format!(", reserved {}", both(status.reserved())) } else { String::new() };
     let _ = writeln!(out, "alive     {}{reserved}", plural(alive, "run"));
-    let _ = writeln!(out, "pace      {} in the last hour", both(status.pace(None)));
+    let (pace, over) = status.pace(None);
+    let _ = writeln!(out, "pace      {} in the last {}", both(pace), seconds(over));
     for budget in status.budgets.all() {
         let _ = writeln!(out, "{}", left(status, budget, style));
     }
@@ -150,6 +157,8 @@ struct Facts<'a> {
     v: u32,
     ledger: &'a str,
     window_seconds: Option<f64>,
+    period: Option<&'static str>,
+    resets_at: Option<f64>,
     exceeded: bool,
     tokens: Spend,
     counted: u64,
@@ -162,6 +171,7 @@ struct Facts<'a> {
     reserved_usd: f64,
     tokens_last_hour: u64,
     usd_last_hour: f64,
+    pace_seconds: f64,
     broken_lines: u64,
     at: f64,
 }
@@ -184,7 +194,7 @@ struct AliveRun<'a> {
 
 /// The report as one line of JSON.
 pub fn json<'a>(status: &'a Status<'_>, ledger: &str) -> serde_json::Result<Vec<u8>> {
-    let total = status.spent(None);
+    let total = status.spent();
     let budget_status = |budget| BudgetStatus {
         facts: BudgetFacts::of(budget),
         spent_in_seconds: status.spent_in(budget),
@@ -196,16 +206,20 @@ pub fn json<'a>(status: &'a Status<'_>, ledger: &str) -> serde_json::Result<Vec<
         reserved: reserved.tokens,
         reserved_usd: dollars(reserved.micro_usd),
     };
-    let (reserved, pace) = (status.reserved(), status.pace(None));
+    let (reserved, (pace, over)) = (status.reserved(), status.pace(None));
+    let models = status.book.by_model();
+    let bounds = status.window.as_ref().map(|window| window.bounds(status.now));
     json_line(&Facts {
         v: 1,
         ledger,
-        window_seconds: status.window,
+        window_seconds: bounds.map(|(from, _)| status.now - from),
+        period: status.window.as_ref().and_then(Window::period),
+        resets_at: bounds.and_then(|(_, until)| until),
         exceeded: status.is_exceeded(),
         tokens: total,
         counted: status.classes.count(&total.tokens),
         usd: dollars(total.micro_usd),
-        models: status.book.by_model().iter().map(|(model, spend)| (model.as_str(), *spend)).collect(),
+        models: models.iter().map(|(model, spend)| (model.as_str(), *spend)).collect(),
         budgets: status.budgets.all().iter().map(budget_status).collect(),
         commands: status.commands().collect(),
         alive: status.alive.iter().map(alive).collect(),
@@ -213,6 +227,7 @@ pub fn json<'a>(status: &'a Status<'_>, ledger: &str) -> serde_json::Result<Vec<
         reserved_usd: dollars(reserved.micro_usd),
         tokens_last_hour: pace.tokens,
         usd_last_hour: dollars(pace.micro_usd),
+        pace_seconds: over,
         broken_lines: status.book.broken(),
         at: (status.now * 1000.0).round() / 1000.0,
     })

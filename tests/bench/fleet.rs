@@ -14,6 +14,7 @@ use budget_tee::count::tokens::{Classes, Spend, Tokens};
 use budget_tee::ledger::keeper::unix_now;
 use budget_tee::ledger::redis::address::Address;
 use budget_tee::ledger::store::Request;
+use budget_tee::ledger::window::Window;
 use budget_tee::ledger::{self, Location};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -22,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("want redis://HOST:PORT/DB/NAME RUNS SECONDS [WINDOW]".into());
     };
     let (runs, seconds): (usize, u64) = (runs.parse()?, seconds.parse()?);
-    let window = window.first().map(|window| window.parse()).transpose()?;
+    let window = window.first().map(|window| window.parse().map(Window::Last)).transpose()?;
     let location = Address::parse(address, None, Duration::from_secs(60), None)?;
     let (server, _) = address.rsplit_once('/').ok_or("no name")?;
     let mut server = redis::Client::open(server)?.get_connection()?;
@@ -35,7 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut fleet = Vec::new();
     for run in 0..runs {
         let name = format!("/command-{}", run % 10);
-        let mut ledger = ledger::open(&location, Some(&name), window, unix_now()).map_err(|error| error.to_string())?;
+        let mut ledger =
+            ledger::open(&location, Some(&name), window.clone(), unix_now()).map_err(|error| error.to_string())?;
         ledger.admit(&request, unix_now()).map_err(|error| error.to_string())?;
         fleet.push(ledger);
     }

@@ -47,7 +47,7 @@ impl ServerStore {
         let worker = Post::start(address, terms)
             .map_err(|why| Error::Failed(format!("cannot use ledger {address}: {}", reason(why))))?;
         Ok(ServerStore {
-            book: Book::new(member.window),
+            book: Book::new(member.window.clone()),
             member,
             worker,
             grace: address.grace,
@@ -79,9 +79,9 @@ impl ServerStore {
         // Another life of the ledger, or the worker's first answer on a new connection: what is not in it is
         // no longer there.
         if answer.is_whole {
-            self.book = Book::new(self.member.window);
+            self.book = Book::new(self.member.window.clone());
         }
-        answer.enter_into(&mut self.book, self.member.window, false);
+        answer.enter_into(&mut self.book, self.member.window.as_ref(), false);
     }
 }
 
@@ -96,7 +96,7 @@ impl Store for ServerStore {
 
     fn read(&mut self, now: f64) -> Result<bool, Error> {
         let answer = self.call(Verb::Read, LEDGER_WAIT, now)?;
-        answer.enter_into(&mut self.book, self.member.window, true);
+        answer.enter_into(&mut self.book, self.member.window.as_ref(), true);
         let is_there = !answer.born.is_empty();
         self.report = Some(answer);
         Ok(is_there)

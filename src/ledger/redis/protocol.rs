@@ -11,8 +11,9 @@ use crate::amount::{Amounts, Unit};
 use crate::budget::{ByScope, Scope};
 use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Counts, Spend, Tokens};
-use crate::ledger::book::{Book, OpenRun, PACE_OVER, seconds};
+use crate::ledger::book::{Book, OpenRun, PACE_OVER};
 use crate::ledger::store::{Admission, Member, Request};
+use crate::ledger::window::{Period, Window};
 
 /// The highest figure: 2^53 - 1.
 // The server's scripts calculate with doubles, which hold every whole number up to this one.
@@ -42,7 +43,7 @@ struct Level {
     name: &'static str,
     /// How long a span is, in seconds.
     step: u64,
-    /// It is for windows shorter than this, in seconds: a window is added up from the longest spans that
+    /// It is for rolling windows shorter than this, in seconds: a window is added up from the longest spans that
     /// are at most a thirtieth of it, which is how exact it is.
     below: f64,
 }
@@ -55,10 +56,15 @@ const HOURS: &Level = &Level { name: "hours", step: 3_600, below: 2_592_000.0 };
 const DAYS: &Level = &Level { name: "days", step: 86_400, below: f64::INFINITY };
 const LEVELS: [&Level; 5] = [EVER, SECONDS, MINUTES, HOURS, DAYS];
 
-/// The level for a window of so many seconds.
-fn level_of(window: Option<f64>) -> &'static Level {
-    let fits = |window: f64| LEVELS.into_iter().find(|level| window < level.below);
-    window.map_or(EVER, |window| fits(window).unwrap_or(DAYS))
+/// The level for a window.
+fn level_of(window: Option<&Window>) -> &'static Level {
+    match window {
+        None => EVER,
+        Some(Window::Last(length)) => LEVELS.into_iter().find(|level| *length < level.below).unwrap_or(DAYS),
+        Some(Window::Calendar(Period::Day, _)) => MINUTES,
+        // The server's days are not those of a time zone, and its minutes are not kept for so long.
+        Some(Window::Calendar(..)) => HOURS,
+    }
 }
 
 /// What of a run is known to be recorded, and in which life of the ledger: one that was dropped and made
@@ -70,26 +76,19 @@ pub(crate) struct Recorded {
 }
 
 /// The sums that a run with this window needs, those that bind it first; or all that a report shows.
-fn looks(window: Option<f64>, is_report: bool) -> Vec<Look> {
-    let level = level_of(window);
-    let look = |level: &Level, back: f64| Look {
-        level: level.name,
-        back: Duration::try_from_secs_f64(back).map_or(FIGURE_MAX, milliseconds),
+fn looks(window: Option<&Window>, now: f64, is_report: bool) -> Vec<Look> {
+    let back = |seconds: f64| Duration::try_from_secs_f64(seconds).map_or(FIGURE_MAX, milliseconds);
+    let own = match window {
+        Some(Window::Last(length)) => Look { back: back(*length), ..Look::at(level_of(window)) },
+        // By its own clock the server finds out which of them is the last.
+        Some(window) => Look { begins: window.begins(now).map(milliseconds_at), ..Look::at(level_of(window.into())) },
+        None => Look::at(EVER),
     };
-    let own = window.unwrap_or(0.0);
     if !is_report {
-        return vec![look(level, own)];
+        return vec![own];
     }
-    let mut looks = vec![look(EVER, 0.0), Look { level: "models", back: 0 }];
-    if level.step < HOURS.step {
-        let timed = if level == EVER { MINUTES } else { level };
-        looks.push(look(timed, own.max(PACE_OVER)));
-    } else {
-        // For the pace. As far back as the longer span that the last hour begins in: `enter_into` puts
-        // minutes in the place of whole spans.
-        looks.extend([look(level, own), look(MINUTES, seconds(level.step) + PACE_OVER)]);
-    }
-    looks
+    let pace = Look { back: back(PACE_OVER[0]), ..Look::at(MINUTES) };
+    vec![own, Look::at(EVER), Look { level: "models", ..Look::at(EVER) }, pace]
 }
 
 /// What is the same in all calls of a run.
@@ -136,11 +135,19 @@ fn figures(models: &Tally<String>) -> Vec<Figures<'_>> {
         .collect()
 }
 
-/// Sums that are wanted, and how far back, in milliseconds.
+/// Sums that are wanted, and of what time: so many milliseconds back, or since the last of the moments at
+/// which a period begins.
 #[derive(Debug, Serialize)]
 struct Look {
     level: &'static str,
     back: u64,
+    begins: [u64; 3],
+}
+
+impl Look {
+    fn at(level: &Level) -> Look {
+        Look { level: level.name, back: 0, begins: [0; 3] }
+    }
 }
 
 /// A [`crate::budget::Room`]: unit 1 is tokens and 2 is micro-dollars, as Lua counts; no room is -1.
@@ -161,6 +168,7 @@ impl<'a> Call<'a> {
         models: &'a Tally<String>,
         recorded: &'a Recorded,
         revision: (&'a str, u64),
+        now: f64,
     ) -> Self {
         let rooms = request.rooms.iter().map(|room| CallRoom {
             of_command: room.scope == Scope::Command,
@@ -181,7 +189,7 @@ impl<'a> Call<'a> {
             classes: request.classes.chosen(),
             must_fit: request.must_fit(),
             rooms: rooms.collect(),
-            look: looks(terms.member.window, verb == Verb::Read),
+            look: looks(terms.member.window.as_ref(), now, verb == Verb::Read),
             born: revision.0,
             since: revision.1,
         }
@@ -249,19 +257,10 @@ impl Answer {
     }
 
     /// Enters it into a book whose window is `window`. A report gets all levels.
-    pub(crate) fn enter_into(&self, book: &mut Book, window: Option<f64>, is_report: bool) {
-        // Where the window's spans are longer than minutes, the last hour, which the pace is measured over, is
-        // taken from minutes. What is in both must not be entered twice.
+    pub(crate) fn enter_into(&self, book: &mut Book, window: Option<&Window>, is_report: bool) {
         let level = level_of(window);
-        let minutes_from = match level {
-            _ if !is_report => None,
-            level if level == EVER => Some(0),
-            level if level.step < HOURS.step => None,
-            level => {
-                let hour_ago = Duration::try_from_secs_f64(self.now - PACE_OVER).unwrap_or_default().as_secs();
-                Some(hour_ago - hour_ago % level.step)
-            }
-        };
+        let born = self.born.split('-').next().and_then(|born| born.parse().ok());
+        book.begin(born.map_or(self.now, |born| Duration::from_millis(born).as_secs_f64()));
         for [of, field, sum] in &self.cells {
             let sum = five(sum);
             if of == "models" {
@@ -275,14 +274,12 @@ impl Answer {
                 book.set_command(name, sum);
                 continue;
             }
-            let begin = span.saturating_mul(of.step);
-            let is_wanted = match minutes_from {
-                Some(from) if of == MINUTES => begin >= from,
-                Some(from) => of == level && begin < from,
-                None => of == level,
-            };
-            if is_wanted {
-                book.set_span(name, begin.saturating_add(of.step), sum, self.now);
+            let end = span.saturating_add(1).saturating_mul(of.step);
+            if of == level {
+                book.set_span(false, name, end, sum, self.now);
+            }
+            if of == MINUTES && is_report {
+                book.set_span(true, name, end, sum, self.now);
             }
         }
     }
@@ -306,6 +303,11 @@ fn five(text: &str) -> Spend {
     let mut next = || figures.next().unwrap_or(0);
     let tokens = Tokens { input: next(), output: next(), cache_write: next(), cache_read: next() };
     Spend { tokens, micro_usd: next() }
+}
+
+/// A time in Unix seconds as the script has it.
+fn milliseconds_at(at: f64) -> u64 {
+    Duration::try_from_secs_f64(at).map_or(0, milliseconds)
 }
 
 fn milliseconds(time: Duration) -> u64 {

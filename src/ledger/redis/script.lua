@@ -18,7 +18,8 @@ local LEVELS = {
     ever = {},
     seconds = { step = 1, keep = HOUR },
     minutes = { step = 60, keep = 31 * HOUR },
-    hours = { step = HOUR, keep = 31 * DAY },
+    -- A month may have 31 days and an hour.
+    hours = { step = HOUR, keep = 32 * DAY },
     days = { step = DAY },
 }
 -- What a run used is remembered for so long after it was last heard of, and after its end: what it
@@ -154,12 +155,23 @@ local function spend()
     end
 end
 
--- The fields of a level, and what is in them, as far as they have changed since `since`; where that
--- is 0, as far as they end in the last `back` milliseconds, or all where that is 0.
+-- When what a look counts begins, in milliseconds; 0 where everything counts.
+local function from(look)
+    local at = look.back > 0 and now - look.back or 0
+    -- By the clocks of two machines it may be another period: the one that is now by this one counts.
+    for _, begin in ipairs(look.begins) do
+        at = begin > 0 and begin <= now and begin or at
+    end
+    return at
+end
+
+-- The fields of a look's level, and what is in them, as far as they have changed since `since`; where
+-- that is 0, as far as they end in its time.
 -- Each once: `used` reads what the answer has, too.
 local read_before = {}
-local function read(level, since, back)
-    local name = level .. ' ' .. whole(since) .. ' ' .. whole(back)
+local function read(look, since)
+    local level, at = look.level, from(look)
+    local name = level .. ' ' .. whole(since) .. ' ' .. whole(at)
     if read_before[name] then
         return unpack(read_before[name])
     end
@@ -168,8 +180,8 @@ local function read(level, since, back)
     local fields, sums = {}, {}
     if since > 0 then
         fields = redis.call('ZRANGEBYSCORE', key .. ':rev', '(' .. whole(since), '+inf')
-    elseif step and back > 0 then
-        local first = math.floor((now - back) / 1000 / step)
+    elseif step and at > 0 then
+        local first = math.floor(at / 1000 / step)
         fields = redis.call('ZRANGEBYSCORE', key .. ':at', first, '+inf')
     else
         for i, word in ipairs(redis.call('HGETALL', key)) do
@@ -192,10 +204,11 @@ local function used()
     local all, own = { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }
     local look = call.look[1]
     local step = LEVELS[look.level].step
-    local fields, sums = read(look.level, 0, look.back)
+    local fields, sums = read(look, 0)
+    local begin = from(look)
     for i, field in ipairs(fields) do
         local span, suffix = string.match(field, '^(%d+)(.*)$')
-        if span and (not step or (span + 1) * step * 1000 > now - look.back) then
+        if span and (not step or (span + 1) * step * 1000 > begin) then
             local sum = five(sums[i])
             add(all, sum)
             if call.suffix ~= '' and suffix == call.suffix then
@@ -317,7 +330,7 @@ end
 local since = call.born == born and call.since <= rev and call.since or 0
 local cells = {}
 for _, look in ipairs(call.look) do
-    local fields, sums = read(look.level, since, look.back)
+    local fields, sums = read(look, since)
     for i, field in ipairs(fields) do
         local at = #cells
         cells[at + 1], cells[at + 2], cells[at + 3] = look.level, field, sums[i]

@@ -307,7 +307,8 @@ impl Worker {
             let verb = mailbox.awaited.unwrap_or(Verb::Step);
             let revision = if mailbox.refresh { ("", 0) } else { (mailbox.born.as_str(), mailbox.since) };
             let (request, spend, recorded) = (&mailbox.request, &mailbox.spend, &mailbox.recorded);
-            let call = Call::new(&self.terms, verb, request, spend, recorded, revision);
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
+            let call = Call::new(&self.terms, verb, request, spend, recorded, revision, now);
             let call = serde_json::to_string(&call).map_err(std::io::Error::from)?;
             (call, verb, mailbox.spend.clone())
         };
