@@ -25,7 +25,9 @@
 //!   signals.rs         signals to budget-tee, as something to poll
 //!   wake.rs            a flag that can be polled, a lock that outlives a panic
 //! ledger/
-//!   keeper.rs          when a run writes its spend and reads that of others, and what if it cannot
+//!   keeper.rs          what a run hands over and takes, and what it does where its ledger is unreachable
+//!   worker.rs          the thread that does all reading and writing of a ledger, and how often
+//!   mailbox.rs         what these two leave for each other
 //!   mod.rs             opens a ledger, in a file or on a server
 //!   file.rs            a ledger in a file
 //!   lock.rs            how the files of a ledger are opened and locked
@@ -33,7 +35,7 @@
 //!   compact.rs         sums up the entries of runs that have ended
 //!   redis/
 //!     mod.rs           a ledger on a Redis or Valkey server
-//!     worker.rs        the thread that talks to the server, and how often it sends and asks
+//!     client.rs        calls of the server, and why they fail
 //!     protocol.rs      what the server is asked, and what it answers
 //!     script.lua       the server's side
 //!     address.rs       redis://HOST/DB/NAME

@@ -81,6 +81,8 @@ pub struct Run {
     pub budgets: Budgets,
     /// The totals.
     pub meter: Meter,
+    /// When the budgets begin anew, in words; empty where they do not.
+    pub(crate) resets: String,
     bytes: u64,
     sieve: Sieve,
     notices: Vec<Notice>,

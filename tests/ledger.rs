@@ -117,7 +117,7 @@ fn entry(run: &str, at: f64, tokens: u64) -> String {
 }
 
 fn now() -> f64 {
-    budget_tee::ledger::keeper::unix_now()
+    budget_tee::ledger::worker::unix_now()
 }
 
 #[test]

@@ -19,7 +19,7 @@ use budget_tee::budget::{Mode, Room, Scope};
 use budget_tee::count::tally::Tally;
 use budget_tee::count::tokens::{Classes, Spend, Tokens};
 use budget_tee::ledger::redis::address::Address;
-use budget_tee::ledger::store::{LEDGER_WAIT, Request};
+use budget_tee::ledger::store::Request;
 use budget_tee::ledger::{self, Location};
 use harness::{NO_SPEND, assistant, finish, kill, read_until};
 use proptest::prelude::*;
@@ -74,7 +74,7 @@ const NAMES: [&str; 3] = ["/a", "/a b", "/ä\"x"];
 
 /// The answers of a ledger to these events.
 fn answers(location: &Location, events: &[Event]) -> Vec<String> {
-    let now = budget_tee::ledger::keeper::unix_now();
+    let now = budget_tee::ledger::worker::unix_now();
     let classes: Classes = "input,cache-read".parse().expect("classes");
     let (mut answers, mut runs) = (Vec::new(), Vec::new());
     for event in events {
@@ -98,7 +98,7 @@ fn answers(location: &Location, events: &[Event]) -> Vec<String> {
                     Spend { tokens, micro_usd }
                 };
                 let models = [("m".to_owned(), spend(a, b, 0)), ("n \u{1f}".to_owned(), spend(0, a, b))];
-                ledger.leave(&Tally::from_iter(models), now, LEDGER_WAIT).expect("answers");
+                ledger.leave(&Tally::from_iter(models), now).expect("answers");
                 answers.push(format!("{:?}", ledger.totals(now)));
             }
             Event::End { .. } => {}

@@ -13,14 +13,14 @@ use rustix::fs::OFlags;
 
 use crate::amount::Amounts;
 use crate::count::tally::Tally;
-use crate::count::tokens::{Classes, Counts, Spend};
+use crate::count::tokens::{Classes, Spend};
 use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
 use crate::ledger::compact::Compaction;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::lines::Lines;
 use crate::ledger::lock::{LifeLock, WriteLock, beside, is_at, open_checked, open_or_make};
-use crate::ledger::store::{Admission, LEDGER_WAIT, Member, Request, Store, unrecorded};
+use crate::ledger::store::{Admission, Failure, LEDGER_WAIT, Member, Request, Retry, Store, Terms};
 use crate::show::text::clean_os;
 
 /// A ledger smaller than this is not summed up, in bytes: reading it takes a few milliseconds.
@@ -89,6 +89,10 @@ impl FileStore {
             recorded: Tally::default(),
             is_anew: false,
         })
+    }
+
+    fn failure(&self, doing: &str, why: io::Error) -> Failure {
+        Error::file(&format!("{doing} ledger"), &self.path, why).into()
     }
 
     /// Takes the lock when the file has been read but for the last of it.
@@ -163,21 +167,6 @@ impl FileStore {
         self.append(&text)?;
         self.recorded = spend.clone();
         self.catch_up(now)
-    }
-
-    /// Enters the run again where the file was removed and made anew.
-    fn enter_again(&mut self, now: f64) -> io::Result<()> {
-        if self.alive.is_none() || self.book.is_open(&self.member.id) {
-            return Ok(());
-        }
-        self.is_anew = true;
-        if self.lock.try_acquire()? {
-            let spend = self.recorded.clone();
-            let result = self.write_spend(EntryKind::Spend, &spend, now);
-            self.lock.release();
-            return result;
-        }
-        Ok(())
     }
 
     /// Takes in what others have written since the last time, in the file that is there now.
@@ -281,48 +270,54 @@ impl Store for FileStore {
         &self.book
     }
 
-    fn read(&mut self, now: f64) -> Result<bool, Error> {
-        // Without `catch_up`, which would make the file where somebody has just removed it.
-        self.take_in(now).map(|()| true).map_err(|why| Error::file("read ledger", &self.path, why))
+    fn terms(&self) -> Terms {
+        // A look that finds nothing is three calls of `stat`.
+        Terms { look: Duration::from_secs(1), renew: None, grace: None }
     }
 
-    fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Error> {
-        self.catch_up_and_lock(now).map_err(|why| Error::file("lock ledger", &self.path, why))?;
+    fn read(&mut self, now: f64) -> Result<bool, Failure> {
+        // Without `catch_up`, which would make the file where somebody has just removed it.
+        self.take_in(now).map(|()| true).map_err(|why| self.failure("read", why))
+    }
+
+    fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Failure> {
+        self.catch_up_and_lock(now).map_err(|why| self.failure("lock", why))?;
         let result = self.admit_locked(request, now);
         self.lock.release();
-        // What cannot be summed up now stays as it is.
-        let _ = self.sum_up(now);
-        let newer = || Error::file("use ledger", &self.path, io::Error::other("a newer budget-tee has written to it"));
-        result.map_err(|why| Error::file("write ledger", &self.path, why))?.ok_or_else(newer)
+        let newer = || self.failure("use", io::Error::other("a newer budget-tee has written to it"));
+        result.map_err(|why| self.failure("write", why))?.ok_or_else(newer)
     }
 
-    fn record(&mut self, spend: &Tally<String>, now: f64) -> Result<bool, Error> {
-        // Never waits: it is called while the stream runs, and the entry is cumulative, so that the next
-        // one makes up for it.
-        let acquired = self.lock.try_acquire().map_err(|why| Error::file("write ledger", &self.path, why))?;
-        if acquired {
+    fn step(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure> {
+        if *spend == self.recorded {
+            self.catch_up(now).map_err(|why| self.failure("read", why))?;
+        }
+        let is_lost = !self.book.is_open(&self.member.id);
+        self.is_anew |= is_lost;
+        if *spend != self.recorded || is_lost {
+            // Without waiting: the entry is cumulative, so that the next one makes up for it.
+            if !self.lock.try_acquire().map_err(|why| self.failure("lock", why))? {
+                let why = self.failure("lock", io::Error::other("it is still locked by another run"));
+                return Err(Failure { retry: Retry::Busy, ..why });
+            }
             let result = self.write_spend(EntryKind::Spend, spend, now);
             self.lock.release();
-            result.map_err(|why| Error::file("write ledger", &self.path, why))?;
+            result.map_err(|why| self.failure("write", why))?;
         }
-        Ok(acquired)
+        // What cannot be summed up now stays as it is.
+        let _ = self.sum_up(now);
+        Ok(())
     }
 
-    fn look(&mut self, now: f64) -> Result<(), Error> {
-        let result = self.catch_up(now).and_then(|()| self.enter_again(now));
-        result.map_err(|why| Error::file("read ledger", &self.path, why))
-    }
-
-    fn leave(&mut self, spend: &Tally<String>, now: f64, wait: Duration) -> Result<(), Error> {
-        let Some(alive) = self.alive.take() else { return Ok(()) };
-        let missing = spend.sum().minus(self.recorded.sum());
-        let failed = |store: &Self, why| unrecorded(Error::file("write ledger", &store.path, why), missing);
-        self.lock.acquire(wait).map_err(|why| failed(self, why))?;
+    fn leave(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure> {
+        self.lock.acquire(LEDGER_WAIT).map_err(|why| self.failure("lock", why))?;
         let result = self.write_spend(EntryKind::End, spend, now);
         // While its lock is held: nobody may take the run for a dead one before its end is written.
-        alive.end();
+        if let Some(alive) = self.alive.take() {
+            alive.end();
+        }
         self.lock.release();
-        result.map_err(|why| failed(self, why))
+        result.map_err(|why| self.failure("write", why))
     }
 
     fn alive(&self, classes: Classes) -> Vec<OpenRun> {

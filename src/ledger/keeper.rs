@@ -1,57 +1,49 @@
-//! The keeper of a run's ledger: when to record what was spent, and when to look at what others have
-//! spent. A failure is reported once, and the stream goes on.
+//! The keeper of a run's ledger: hands over what the run spends, takes what others have spent, and
+//! decides what happens where the ledger is unreachable, be it a disk or a server.
+//!
+//! It reads and writes nothing itself and never waits, but at the start and at the end.
 
-use std::os::fd::BorrowedFd;
-use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::amount::Amounts;
 use crate::budget::{ByScope, Estimate, Mode};
-use crate::count::tokens::Spend;
+use crate::count::tokens::{Classes, Counts, Spend};
 use crate::error::Error;
-use crate::ledger::store::{Admission, Reach, Request, Store};
+use crate::ledger::mailbox::{Errand, Mailbox, PATIENCE, Post, View};
+use crate::ledger::store::{Admission, Failure, LEDGER_WAIT, Request, Retry};
 use crate::ledger::window::Window;
+use crate::ledger::worker::{Worker, unix_now};
 use crate::ledger::{self, Location};
+use crate::process::signals::{self, Signals};
 use crate::process::wake::lock;
 use crate::run::{Run, Unreachable};
-use crate::show::text::{plural, seconds};
+use crate::show::text::{plural, reason, seconds};
 
-/// Spend is recorded at most this often.
-// A burst of messages is one entry; and what others do not see of it for so long is little.
-const RECORD: Duration = Duration::from_millis(200);
-
-/// How long to wait for another try where the lock was taken; locks are held for microseconds.
-const RETRY_LOCKED: Duration = Duration::from_millis(50);
-
-/// How long to wait for another try where writing failed, as on a full disk.
-const RETRY_FAILED: Duration = Duration::from_secs(1);
-
-/// How often to look at what others have spent.
-// A look that finds nothing is three calls of `stat`.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often to look whether a call has been under way for too long.
+// Nobody wakes the watch for that: the thread that could is waiting for the call.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// A ledger in use by a run.
 #[derive(Debug)]
 pub struct Keeper {
-    ledger: Box<dyn Store>,
+    post: Arc<Post>,
+    /// The ledger, as it is shown.
+    location: String,
     reservation: Amounts,
-    /// Block mode with a budget that binds: the run must stop where the ledger stays unreachable.
+    /// Block mode with a budget that binds: the run must stop where a server stays unreachable.
     must_stop: bool,
     /// There are budgets, so that it matters what others spend.
     pub(crate) limited: bool,
-    /// When to record next; `None` where nothing is new.
-    record_at: Option<Instant>,
-    /// When to look next; `None` where nothing is limited and nobody has called.
-    look_at: Option<Instant>,
-    last_record: Option<Instant>,
-    recorded: Spend,
-    /// A failure has been reported.
-    failed: bool,
-}
-
-/// The time in Unix seconds.
-pub fn unix_now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    /// What has been handed over.
+    handed: Spend,
+    /// When to look at the mailbox next, without being called.
+    check_at: Option<Instant>,
+    /// Nothing has been seen of the ledger yet.
+    is_unseen: bool,
 }
 
 /// What came of opening a ledger.
@@ -81,144 +73,200 @@ impl Keeper {
         run: &mut Run,
         estimate: Estimate,
     ) -> Result<Opened, Error> {
-        let now = unix_now();
-        let opened = ledger::open(location, run.name.as_deref(), window, now);
-        match opened.and_then(|ledger| Keeper::enter(ledger, location, run, estimate, now)) {
-            Ok(opened) => Ok(opened),
-            Err(error @ Error::NoLedger(_)) => Err(error),
-            Err(error) if run.mode == Mode::Warn => {
-                let messages = vec![going_on_without(&error)];
-                Ok(Opened { messages, ..Opened::without_ledger(run, estimate) })
+        let (rooms, reservation) = (run.budgets.rooms(estimate), run.budgets.reservation(estimate));
+        let request = Request { reservation, classes: run.classes, rooms, mode: run.mode };
+        let must_stop = request.must_fit() && !request.rooms.is_empty();
+        let mut keeper = Keeper::start(location, window, run, request)
+            .map_err(|why| Error::Failed(format!("cannot use ledger {location}: {}", reason(why))))?;
+        keeper.must_stop = must_stop;
+        match keeper.await_start() {
+            Ok(admission) => {
+                let messages = keeper.take_view(run).1;
+                // The ledger has decided; this finds the words for it.
+                run.admit(estimate, admission.reserved);
+                let admitted = admission.admitted;
+                if admitted {
+                    keeper.go_on();
+                }
+                Ok(Opened { admitted, keeper: Some(keeper).filter(|_| admitted), messages })
             }
-            Err(error) => Err(Error::Failed(format!("{error}; not started (--mode block)"))),
+            Err(Failure { message, retry: Retry::Never }) => Err(Error::NoLedger(message)),
+            Err(Failure { message, retry }) if run.mode == Mode::Warn => {
+                let messages = vec![format!("{message}; going on without (--mode warn)")];
+                let opened = Opened { messages, ..Opened::without_ledger(run, estimate) };
+                // A server that nobody listens at may be started later; a file that cannot be used stays so.
+                if retry == Retry::Later && !keeper.post.mailbox().is_remote() {
+                    return Ok(opened);
+                }
+                // It takes in then what was spent meanwhile.
+                keeper.go_on();
+                keeper.post.mailbox().is_reported = true;
+                Ok(Opened { keeper: Some(keeper), ..opened })
+            }
+            Err(failure) => Err(Error::Failed(format!("{failure}; not started (--mode block)"))),
         }
     }
 
-    fn enter(
-        mut ledger: Box<dyn Store>,
-        location: &Location,
-        run: &mut Run,
-        estimate: Estimate,
-        now: f64,
-    ) -> Result<Opened, Error> {
-        let (rooms, reservation) = (run.budgets.rooms(estimate), run.budgets.reservation(estimate));
-        let request = Request { reservation, classes: run.classes, rooms, mode: run.mode };
-        let mut messages = Vec::new();
-        let (admission, failed) = match ledger.admit(&request, now) {
-            // A ledger that may return takes in then what was spent meanwhile.
-            Err(error) if run.mode == Mode::Warn && ledger.reach() != Reach::Local => {
-                messages.push(going_on_without(&error));
-                (Admission { admitted: true, ..Admission::default() }, true)
-            }
-            result => (result?, false),
-        };
-        run.start_with(ledger.totals(now), |name| ledger.used_by(name, now));
-        // The ledger has decided; this finds the words for it.
-        run.admit(estimate, admission.reserved);
-        if ledger.book().has_foreign() {
-            messages.push("the ledger has entries of a newer budget-tee, which are not counted".to_owned());
-        }
-        // Said once, at the start: a line that is no record may be a budget's worth of spend.
-        match ledger.book().broken() {
-            0 => {}
-            1 => messages.push(format!("1 line of ledger {location} is no record and does not count")),
-            n => messages.push(format!("{} of ledger {location} are no records and do not count", plural(n, "line"))),
-        }
+    /// Starts the thread that does the reading and writing.
+    fn start(location: &Location, window: Option<Window>, run: &Run, request: Request) -> std::io::Result<Keeper> {
         let limited = !run.budgets.all().is_empty();
-        let keeper = admission.admitted.then(|| Keeper {
-            ledger,
+        let mailbox = Mailbox { awaited: Some(Errand::Admit), limited, ..Mailbox::default() };
+        let post = Arc::new(Post::new(mailbox)?);
+        let reservation = request.reservation;
+        let commands = run.budgets.all().iter().filter_map(|budget| budget.command.clone()).collect();
+        let worker = Worker::new(Arc::clone(&post), request, commands);
+        let (at, name) = (location.clone(), run.name.clone());
+        let work = move || worker.run(|| ledger::open(&at, name.as_deref(), window, unix_now()));
+        std::thread::Builder::new().name("ledger".to_owned()).spawn(work)?;
+        Ok(Keeper {
+            post,
+            location: location.to_string(),
             reservation,
-            must_stop: request.must_fit() && !request.rooms.is_empty(),
+            must_stop: false,
             limited,
-            record_at: None,
-            look_at: limited.then(|| Instant::now() + LOOK),
-            last_record: None,
-            recorded: Spend::default(),
-            failed,
-        });
-        Ok(Opened { admitted: admission.admitted, keeper, messages })
+            handed: Spend::default(),
+            check_at: None,
+            is_unseen: true,
+        })
+    }
+
+    /// Waits for the answer to the start.
+    // Signals still have their defaults: they end the program here, and the wait with it.
+    fn await_start(&self) -> Result<Admission, Failure> {
+        let until = Instant::now() + LEDGER_WAIT;
+        let mut mailbox = self.post.mailbox();
+        loop {
+            if let Some(admission) = mailbox.admission.take() {
+                return Ok(admission);
+            }
+            let failure = mailbox.outage.as_ref().map(|outage| &outage.failure);
+            if let Some(failure) = failure.filter(|failure| matches!(failure.retry, Retry::Later | Retry::Never)) {
+                return Err(failure.clone());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure { message: mailbox.why(&self.location, LEDGER_WAIT), retry: Retry::Soon });
+            }
+            mailbox = self.post.wait(mailbox, Some(left));
+        }
+    }
+
+    /// The run starts: what it spends is recorded as it comes.
+    fn go_on(&mut self) {
+        let mut mailbox = self.post.mailbox();
+        // A server's reservation is renewed at once, since it is held for a short time until then. An
+        // admission that is still under way is not asked for again on a server; a file needs it.
+        let is_remote = mailbox.is_remote();
+        if is_remote {
+            mailbox.awaited = None;
+        }
+        (mailbox.under_way, mailbox.has_news) = (true, is_remote);
+        self.post.call();
+        self.check_at = self.limited.then(|| Instant::now() + CHECK);
     }
 
     /// When there is something to do next.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.record_at.into_iter().chain(self.look_at).min()
+        self.check_at
     }
 
     /// Readable when there is something to look at before that.
     pub(crate) fn wake(&self) -> Option<BorrowedFd<'_>> {
-        self.ledger.wake()
+        Some(self.post.wake.as_fd())
     }
 
     /// The descriptor of [`Keeper::wake`] was readable.
     pub(crate) fn woken(&mut self) {
-        self.look_at = Some(Instant::now());
+        self.check_at = Some(Instant::now());
     }
 
-    /// Plans to record what the run has spent, where that is news.
+    /// Hands over what the run has spent, where that is news.
     pub(crate) fn plan(&mut self, run: &Run) {
-        if self.record_at.is_none() && run.meter.total() != self.recorded {
-            let now = Instant::now();
-            self.record_at = Some(self.last_record.map_or(now, |last| (last + RECORD).max(now)));
+        let total = run.meter.total();
+        if total != self.handed {
+            self.handed = total;
+            self.hand_over(run);
+            self.check_at = self.check_at.or_else(|| Some(Instant::now() + CHECK));
         }
     }
 
-    /// Does what is due. Returns whether what others spent has changed, and what to report, if
-    /// anything.
-    pub(crate) fn step(&mut self, run: &Mutex<Run>) -> (bool, Option<String>) {
-        let now = Instant::now();
-        let mut look = self.look_at.is_some_and(|due| due <= now);
-        let mut result = Ok(());
-        if self.record_at.is_some_and(|due| due <= now) {
-            // To record also reads what others have written meanwhile: the run hears of it now.
-            result = self.record(run, now).map(|recorded| look |= recorded);
-        }
-        let mut changed = false;
-        if look {
-            self.look_at = self.limited.then(|| now + LOOK);
-            result = self.ledger.look(unix_now()).and(result);
-            changed = self.update(&mut lock(run));
-        }
-        changed |= self.stop_if_unreachable(&mut lock(run));
-        // Once for each outage, not with each try: a disk may stay full for hours.
-        let reported = self.failed;
-        // A ledger that has returned can become unreachable again.
-        self.failed = result.is_err() || reported && self.ledger.reach() != Reach::Reachable;
-        let error = result.err().filter(|_| !reported);
-        let message = error.map(|error| format!("{error}; going on{}", self.how_long(&lock(run))));
-        (changed, message.or_else(|| self.ledger.note()))
+    fn hand_over(&self, run: &Run) {
+        let mut mailbox = self.post.mailbox();
+        (mailbox.spend, mailbox.has_news) = (run.meter.by_model(), true);
+        self.post.call();
     }
 
-    /// Records what the run has spent. Returns whether that was possible now.
-    fn record(&mut self, run: &Mutex<Run>, now: Instant) -> Result<bool, Error> {
-        // A copy: the relay must not wait for the disk.
-        let (spend, total) = {
-            let run = lock(run);
-            (run.meter.by_model(), run.meter.total())
+    /// Takes what has come. Returns whether what others spent has changed, and what to report.
+    pub(crate) fn step(&mut self, run: &Mutex<Run>) -> (bool, Vec<String>) {
+        let (mut changed, mut messages) = self.take_view(&mut lock(run));
+        let stop = self.unreachable();
+        changed |= stop.is_some_and(|stop| self.stop_if_due(&mut lock(run), stop));
+        let (is_silent, why) = self.news_of_outage();
+        messages.extend(why.map(|why| format!("{why}; going on{}", self.how_long(&lock(run)))));
+        // Else it is called by the thread.
+        let check = (self.limited || is_silent).then(|| Instant::now() + CHECK);
+        self.check_at = check.into_iter().chain(self.wake_at(is_silent)).min();
+        (changed, messages)
+    }
+
+    /// Whether a call of the ledger has yet to succeed; and why it is unreachable, where that is news.
+    // Once for each outage, not with each try: a disk may stay full for hours.
+    fn news_of_outage(&self) -> (bool, Option<String>) {
+        let mut mailbox = self.post.mailbox();
+        let is_news = mailbox.unreachable_since().is_some() && !mailbox.is_reported;
+        mailbox.is_reported |= is_news;
+        (mailbox.silent_since().is_some(), is_news.then(|| mailbox.why(&self.location, PATIENCE)))
+    }
+
+    /// When the ledger will have been silent for long enough to count as unreachable, or for the grace.
+    fn wake_at(&self, is_silent: bool) -> Option<Instant> {
+        let since = self.post.mailbox().silent_since().filter(|_| is_silent)?;
+        let grace = self.unreachable().map(|(since, grace)| since + grace);
+        grace.into_iter().chain([since + PATIENCE]).filter(|due| *due > Instant::now()).min()
+    }
+
+    /// Shows the run what has come of the ledger. Returns whether that is news, and what to report.
+    fn take_view(&mut self, run: &mut Run) -> (bool, Vec<String>) {
+        self.post.heed();
+        let (view, mut messages) = {
+            let mut mailbox = self.post.mailbox();
+            (mailbox.view.take(), std::mem::take(&mut mailbox.notes))
         };
-        let result = self.ledger.record(&spend, unix_now());
-        match &result {
-            Ok(true) => {
-                self.recorded = total;
-                self.last_record = Some(now);
-                self.record_at = None;
-            }
-            Ok(false) => self.record_at = Some(now + RETRY_LOCKED),
-            Err(_) => self.record_at = Some(now + RETRY_FAILED),
+        let Some(view) = view else { return (false, messages) };
+        if std::mem::take(&mut self.is_unseen) {
+            messages.extend(self.first_look(&view));
+            show(run, &view);
+            return (true, messages);
         }
-        result
+        let is_new = run.resets != view.resets;
+        run.resets.clone_from(&view.resets);
+        let changed = run.update(view.totals, |name| spent_by(&view, name));
+        (changed || is_new, messages)
+    }
+
+    /// What to report of a ledger at the first look.
+    fn first_look(&self, view: &View) -> Vec<String> {
+        let mut messages = Vec::new();
+        if view.has_foreign {
+            messages.push("the ledger has entries of a newer budget-tee, which are not counted".to_owned());
+        }
+        // Said once, at the start: a line that is no record may be a budget's worth of spend.
+        let location = &self.location;
+        match view.broken {
+            0 => {}
+            1 => messages.push(format!("1 line of ledger {location} is no record and does not count")),
+            n => messages.push(format!("{} of ledger {location} are no records and do not count", plural(n, "line"))),
+        }
+        messages
     }
 
     /// Block mode: stops the run where it may not go on without the ledger. Returns whether it did.
-    fn stop_if_unreachable(&mut self, run: &mut Run) -> bool {
-        let Some((since, grace)) = self.unreachable() else { return false };
-        let due = since + grace;
-        let why = if Instant::now() >= due {
+    fn stop_if_due(&self, run: &mut Run, (since, grace): (Instant, Duration)) -> bool {
+        let why = if Instant::now() >= since + grace {
             Unreachable::Grace(grace)
         } else if run.has_outspent(self.reservation) {
             Unreachable::Reservation
         } else {
-            // Nothing else would wake the watch when the grace ends.
-            self.look_at = self.look_at.map(|look_at| look_at.min(due));
             return false;
         };
         let is_news = !run.is_stopped();
@@ -228,11 +276,11 @@ impl Keeper {
 
     /// Since when the ledger is unreachable, and how long the run may go on without it, where it must stop
     /// then.
+    // Only without a server: a run is not ended because a disk is full, which no other run can write to either.
     fn unreachable(&self) -> Option<(Instant, Duration)> {
-        match self.ledger.reach() {
-            Reach::Unreachable(since, grace) if self.must_stop => Some((since, grace)),
-            _ => None,
-        }
+        let mailbox = self.post.mailbox();
+        let grace = mailbox.terms.and_then(|terms| terms.grace).filter(|_| self.must_stop);
+        mailbox.unreachable_since().zip(grace)
     }
 
     /// How long the run goes on without a ledger that is unreachable.
@@ -245,22 +293,78 @@ impl Keeper {
         }
     }
 
-    fn update(&self, run: &mut Run) -> bool {
-        let now = unix_now();
-        run.update(self.ledger.totals(now), |name| self.ledger.used_by(name, now))
+    /// Records the last of what the run has spent, and that it has ended; waits no longer than `wait`, and
+    /// no longer than until a signal comes. Returns what to report, and that signal.
+    pub fn close(mut self, run: &Mutex<Run>, wait: Duration) -> (Vec<String>, Option<i32>) {
+        // The relay may still be at work, and must not wait for the ledger.
+        self.hand_over(&lock(run));
+        let (left, signal) = self.await_end(wait);
+        let (_, mut messages) = self.take_view(&mut lock(run));
+        if let Err(why) = left {
+            let missing = lock(run).meter.total().minus(self.post.mailbox().recorded);
+            let missing = Classes::default().count(&missing.tokens);
+            // Else only the end is missing, and the reservation ends with the process, or with its lease.
+            if missing > 0 {
+                messages.push(format!("{why}; {missing} tokens of this run are not in it"));
+            }
+        }
+        (messages, signal)
     }
 
-    /// Records the last of what the run has spent, and that it has ended; waits no longer than `wait`.
-    /// Returns what to report, if anything.
-    pub fn close(mut self, run: &Mutex<Run>, wait: Duration) -> Option<String> {
-        // The relay may still be at work, and must not wait for the ledger.
-        let spend = lock(run).meter.by_model();
-        let error = self.ledger.leave(&spend, unix_now(), wait).err();
-        self.update(&mut lock(run));
-        error.map(|error| error.to_string())
+    /// Waits until the run has left.
+    fn await_end(&self, wait: Duration) -> (Result<(), String>, Option<i32>) {
+        let until = Instant::now() + wait;
+        // Until now they went to the watch. Where they cannot be caught, the wait is as long as it is.
+        let mut signals = Signals::catch(signals::END).ok();
+        let insists = self.begin_end();
+        loop {
+            self.post.heed();
+            let left = until.saturating_duration_since(Instant::now());
+            let arrived = signals.as_mut().and_then(|signals| signals.arrived().find(|s| signals::END.contains(s)));
+            {
+                let mailbox = self.post.mailbox();
+                if mailbox.is_over {
+                    return (Ok(()), arrived);
+                }
+                // One that could not even be opened is not tried again.
+                let has_failed = mailbox.outage.is_some() && (mailbox.tries > 0 || mailbox.terms.is_none());
+                let gives_up = has_failed && !insists;
+                if left.is_zero() || gives_up || arrived.is_some() {
+                    return (Err(mailbox.why(&self.location, wait)), arrived);
+                }
+            }
+            let signals = signals.as_ref().map(AsFd::as_fd);
+            let fds = [Some(self.post.wake.as_fd()), signals].into_iter().flatten();
+            let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+        }
+    }
+
+    /// Asks for the end. Returns whether it is asked for again where that fails.
+    fn begin_end(&self) -> bool {
+        let mut mailbox = self.post.mailbox();
+        // A server that was never reached, or has been unreachable for long, gets one more try; one that was
+        // there a moment ago is insisted on, so that the last of the spend is not lost.
+        let is_long_gone = mailbox.silent_since().is_some_and(|since| since.elapsed() >= LEDGER_WAIT);
+        (mailbox.awaited, mailbox.tries) = (Some(Errand::Leave), 0);
+        self.post.call();
+        mailbox.is_remote() && mailbox.was_reached && !is_long_gone
     }
 }
 
-fn going_on_without(error: &Error) -> String {
-    format!("{error}; going on without (--mode warn)")
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.post.mailbox().is_over = true;
+        self.post.call();
+    }
+}
+
+/// Shows a run the first view of its ledger.
+fn show(run: &mut Run, view: &View) {
+    run.resets.clone_from(&view.resets);
+    run.start_with(view.totals, |name| spent_by(view, name));
+}
+
+fn spent_by(view: &View, name: &str) -> Spend {
+    view.by_command.iter().find(|(known, _)| known == name).map(|(_, spend)| *spend).unwrap_or_default()
 }

@@ -11,12 +11,14 @@ pub(crate) mod index;
 pub mod keeper;
 pub(crate) mod lines;
 pub(crate) mod lock;
+pub(crate) mod mailbox;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub(crate) mod runs;
 pub(crate) mod spans;
 pub mod store;
 pub mod window;
+pub mod worker;
 
 use std::ffi::OsStr;
 use std::fmt;

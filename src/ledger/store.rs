@@ -1,8 +1,7 @@
 //! What every ledger can do, wherever it is kept; what a run asks of one, and what it is told.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::amount::Amounts;
 use crate::budget::{ByScope, Mode, Room, Totals};
@@ -16,23 +15,64 @@ use crate::ledger::window::Window;
 // Locks are held for microseconds and servers answer in milliseconds: after this, something hangs.
 pub const LEDGER_WAIT: Duration = Duration::from_secs(5);
 
-/// Whether a ledger can be reached.
+/// How a ledger wants to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// It is on this machine: what cannot be recorded now is not recorded later either.
-    Local,
-    /// A server that has answered.
-    Reachable,
-    /// A server that has not answered lately, or never has; it takes in later what was spent meanwhile.
-    Silent,
-    /// A server that has been silent for long enough to count: since when, and how long a run in block
-    /// mode goes on without it.
-    Unreachable(Instant, Duration),
+pub struct Terms {
+    /// How often to look at what others have spent, where that matters.
+    pub look: Duration,
+    /// How often the reservation must be renewed, where it is a lease.
+    pub renew: Option<Duration>,
+    /// Of a server: how long a run in block mode goes on while it is unreachable.
+    pub grace: Option<Duration>,
 }
+
+/// Why a ledger could not be used.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The message.
+    pub message: String,
+    /// What to expect of another try.
+    pub retry: Retry,
+}
+
+/// What to expect of another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It may work now.
+    Soon,
+    /// Another run was just writing, which takes it microseconds.
+    Busy,
+    /// Trying again at once would fail the same way.
+    Later,
+    /// It is no ledger, and nothing may start.
+    Never,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let retry = if matches!(error, Error::NoLedger(_)) { Retry::Never } else { Retry::Later };
+        Failure { message: error.to_string(), retry }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        Error::Failed(failure.message)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
 
 /// A ledger that a run draws on, or that a report is made of. `now` is the time in Unix seconds.
 // Behind a trait, so that the policy of pacing and of what happens when a ledger cannot be used is the
-// keeper's alone, and the same tests of behaviour hold for both kinds.
+// keeper's and its thread's alone, and the same tests of behaviour hold for both kinds. All that reads or
+// writes may take long.
 ///
 /// The methods with a body are those in which a file has nothing to say.
 pub trait Store: fmt::Debug + Send {
@@ -42,23 +82,21 @@ pub trait Store: fmt::Debug + Send {
     /// What it adds up to, as far as it was read.
     fn book(&self) -> &Book;
 
+    /// How it wants to be kept.
+    fn terms(&self) -> Terms;
+
     /// Reads all of it for a report. Returns whether there is such a ledger.
-    fn read(&mut self, now: f64) -> Result<bool, Error>;
+    fn read(&mut self, now: f64) -> Result<bool, Failure>;
 
     /// Checks whether a run fits and enters its reservation, in one step. Reservations of runs that
     /// have died are void.
-    fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Error>;
+    fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Failure>;
 
-    /// Records what this run has spent so far. Returns whether that was possible without waiting; what
-    /// could not be recorded now can be with the next call.
-    fn record(&mut self, spend: &Tally<String>, now: f64) -> Result<bool, Error>;
+    /// Records what this run has spent so far, where that is news, and takes in what others have.
+    fn step(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure>;
 
-    /// Takes in what others have recorded since the last look.
-    fn look(&mut self, now: f64) -> Result<(), Error>;
-
-    /// Records the last of what this run has spent, and that it has ended. Waits no longer than `wait`;
-    /// the error says how much was not recorded.
-    fn leave(&mut self, spend: &Tally<String>, now: f64, wait: Duration) -> Result<(), Error>;
+    /// Records the last of what this run has spent, and that it has ended.
+    fn leave(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure>;
 
     /// The other runs that are alive, with what they have reserved.
     fn alive(&self, classes: Classes) -> Vec<OpenRun>;
@@ -73,18 +111,8 @@ pub trait Store: fmt::Debug + Send {
         now
     }
 
-    /// Whether the ledger can be reached now.
-    fn reach(&self) -> Reach {
-        Reach::Local
-    }
-
     /// What is to be reported of the ledger since the last call.
     fn note(&mut self) -> Option<String> {
-        None
-    }
-
-    /// Readable when there is something to look at; `None` where only looking tells.
-    fn wake(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
@@ -155,10 +183,4 @@ pub struct Admission {
     pub admitted: bool,
     /// What the other runs that are alive have reserved.
     pub reserved: ByScope,
-}
-
-/// An error that cost a ledger the last part of a run's spend.
-pub(crate) fn unrecorded(error: Error, missing: Spend) -> Error {
-    let missing = Classes::default().count(&missing.tokens);
-    Error::Failed(format!("{error}; {missing} tokens of this run are not in it"))
 }

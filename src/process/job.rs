@@ -14,8 +14,12 @@ use crate::show::report;
 use crate::show::screen::{Frame, Screen};
 use crate::show::text::Style;
 
-/// How long a run that is in a hurry waits for its ledger at the end.
+/// How long a run waits at the end for a ledger that was unreachable.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
+
+/// The same after a signal.
+// Whoever sent it is waiting. Disks and servers answer in milliseconds.
+const AFTER_SIGNAL: Duration = Duration::from_millis(150);
 
 /// A run under way. The run and the screen are shared with the relay's thread.
 #[derive(Debug)]
@@ -118,21 +122,25 @@ impl Job {
             return false;
         }
         before();
-        let (changed, message) = keeper.step(&self.run);
-        self.say_all(message);
+        let (changed, messages) = keeper.step(&self.run);
+        self.say_all(messages);
         changed
     }
 
-    /// What closes the ledger, which may take a while; the message that comes of it is to be said. None
+    /// What closes the ledger, which may take a while; the messages that come of it are to be said. None
     /// where there is no ledger.
-    pub(crate) fn close(&mut self, is_told: bool) -> Option<impl FnOnce() -> Option<String> + Send + 'static> {
+    pub(crate) fn close(&mut self, is_told: bool) -> Option<impl FnOnce() -> Vec<String> + Send + 'static> {
         // What has been decided is reported before the ledger is waited for.
         self.say_notices();
-        // Whoever sent a signal is waiting, and a ledger that was unreachable is hardly worth waiting for.
-        let hurries = is_told || self.run().stop_reason() == Some(StopReason::Ledger);
-        let wait = if hurries { SHORT_WAIT } else { LEDGER_WAIT };
+        // A ledger that was unreachable is hardly worth waiting for.
+        let is_unreachable = self.run().stop_reason() == Some(StopReason::Ledger);
+        let wait = match (is_told, is_unreachable) {
+            (true, _) => AFTER_SIGNAL,
+            (false, true) => SHORT_WAIT,
+            (false, false) => LEDGER_WAIT,
+        };
         let (keeper, run) = (self.keeper.take()?, Arc::clone(&self.run));
-        Some(move || keeper.close(&run, wait))
+        Some(move || keeper.close(&run, wait).0)
     }
 
     /// The ledger has closed. Returns how budget-tee exits: others may have used up a budget meanwhile.

@@ -97,7 +97,7 @@ fn suspend(origin: &mut impl Origin, job: &mut Job) {
 struct Closing {
     exit: Exit,
     is_told: bool,
-    ledger: Option<(JoinHandle<Option<String>>, Arc<Wake>)>,
+    ledger: Option<(JoinHandle<Vec<String>>, Arc<Wake>)>,
     /// Nothing is waited for any longer than this.
     due: Instant,
 }
@@ -141,7 +141,7 @@ impl Closing {
     /// Takes in what has ended. Returns how budget-tee exits once there is nothing left to wait for.
     fn step(&mut self, job: &mut Job, now: Instant) -> Option<Exit> {
         if let Some((thread, _)) = self.ledger.take_if(|(_, wake)| wake.is_raised()) {
-            job.say_all(thread.join().ok().flatten());
+            job.say_all(thread.join().unwrap_or_default());
             self.ledger_closed(job, now);
         }
         let waits_for_hooks = !self.is_told && job.hooks.pids().next().is_some();

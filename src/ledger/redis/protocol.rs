@@ -251,13 +251,8 @@ impl FromRedisValue for Answer {
 }
 
 impl Answer {
-    /// Whether any sum has changed since the last one.
-    pub(crate) fn has_news(&self) -> bool {
-        !self.cells.is_empty()
-    }
-
-    /// Enters it into a book whose window is `window`. A report gets all levels.
-    pub(crate) fn enter_into(&self, book: &mut Book, window: Option<&Window>, is_report: bool) {
+    /// Enters it into a book whose window is `window`.
+    pub(crate) fn enter_into(&self, book: &mut Book, window: Option<&Window>) {
         let level = level_of(window);
         let born = self.born.split('-').next().and_then(|born| born.parse().ok());
         book.begin(born.map_or(self.now, |born| Duration::from_millis(born).as_secs_f64()));
@@ -278,7 +273,7 @@ impl Answer {
             if of == level {
                 book.set_span(false, name, end, sum, self.now);
             }
-            if of == MINUTES && is_report {
+            if of == MINUTES {
                 book.set_span(true, name, end, sum, self.now);
             }
         }
