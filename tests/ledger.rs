@@ -354,6 +354,63 @@ fn usage_missing_from_the_ledger_is_reported_at_the_end() {
     assert!(err.contains("77 tokens of this run are not in it"), "{err}");
 }
 
+/// budget-tee with a ledger on a disk that takes 6 s for each lock from the first record on; none if strace is
+/// not installed.
+fn hung(path: &Path, args: &[&str]) -> Option<Command> {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        std::io::stderr().write_all(b"skipped: strace is not available\n").expect("stderr is writable");
+        return None;
+    }
+    let mut command = harness::plain("strace");
+    // The start takes the lock, that of the run, and gives the first back.
+    command.args(["-f", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:delay_enter=6000000:when=4+"]);
+    command.arg(env!("CARGO_BIN_EXE_budget-tee")).arg("-L").arg(path).args(args);
+    Some(command)
+}
+
+#[test]
+fn a_hung_ledger_delays_neither_the_stream_nor_a_signal() {
+    for signal in ["TERM", "INT"] {
+        let (_folder, path) = ledger();
+        let Some(mut command) = hung(&path, &["-q", "-l", "1M"]) else { return };
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().expect("starts");
+        let (mut stdin, mut stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let began = Instant::now();
+        for n in 0..20 {
+            stdin.write_all(assistant(&format!("m{n}"), 10).as_bytes()).expect("written");
+            read_until(&mut stdout, "\n");
+        }
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        let sent = Instant::now();
+        let name = format!("-{signal}");
+        assert!(Command::new("pkill").args([&name, "-P", &child.id().to_string()]).status().expect("runs").success());
+        let message = read_until(child.stderr.as_mut().expect("piped"), "\n");
+        // strace itself waits for the call that it delays; the last word comes before that.
+        assert!(sent.elapsed() < Duration::from_millis(500), "{:?}", sent.elapsed());
+        assert!(message.ends_with("it has not answered yet; 200 tokens of this run are not in it\n"), "{message}");
+        child.kill().expect("ends");
+        child.wait().expect("ends");
+    }
+}
+
+#[test]
+fn a_hung_ledger_does_not_hold_up_the_kill_timer() {
+    let (_folder, path) = ledger();
+    let script = format!("trap '' TERM; echo '{}'; while :; do sleep 1; done", assistant("a", 500).trim_end());
+    let Some(mut command) = hung(&path, &["-l", "100", "-m", "block", "-k", "0.3s", "--", "sh", "-c", &script]) else {
+        return;
+    };
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+    let stderr = child.stderr.as_mut().expect("piped");
+    read_until(stderr, "exceeded");
+    let began = Instant::now();
+    read_until(stderr, "sent KILL");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    child.kill().expect("ends");
+    child.wait().expect("ends");
+}
+
 #[test]
 fn disk_errors_cause_warnings_and_lose_no_byte() {
     if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {

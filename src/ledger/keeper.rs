@@ -27,6 +27,10 @@ use crate::show::text::{plural, reason, seconds};
 // Nobody wakes the watch for that: the thread that could is waiting for the call.
 const CHECK: Duration = Duration::from_secs(1);
 
+/// How much longer the start and the end wait than the thread itself waits for a lock.
+// It knows better why.
+const SLACK: Duration = Duration::from_millis(50);
+
 /// A ledger in use by a run.
 #[derive(Debug)]
 pub struct Keeper {
@@ -133,7 +137,7 @@ impl Keeper {
     /// Waits for the answer to the start.
     // Signals still have their defaults: they end the program here, and the wait with it.
     fn await_start(&self) -> Result<Admission, Failure> {
-        let until = Instant::now() + LEDGER_WAIT;
+        let until = Instant::now() + LEDGER_WAIT + SLACK;
         let mut mailbox = self.post.mailbox();
         loop {
             if let Some(admission) = mailbox.admission.take() {
@@ -313,7 +317,7 @@ impl Keeper {
 
     /// Waits until the run has left.
     fn await_end(&self, wait: Duration) -> (Result<(), String>, Option<i32>) {
-        let until = Instant::now() + wait;
+        let until = Instant::now() + wait + SLACK;
         // Until now they went to the watch. Where they cannot be caught, the wait is as long as it is.
         let mut signals = Signals::catch(signals::END).ok();
         let insists = self.begin_end();

@@ -103,6 +103,7 @@ impl Mailbox {
     pub(crate) fn why(&self, location: &str, time: Duration) -> String {
         match &self.outage {
             Some(outage) => outage.failure.message.clone(),
+            None if time < Duration::from_secs(1) => format!("cannot reach ledger {location}: it has not answered yet"),
             None => format!("cannot reach ledger {location}: it has not answered for {} s", time.as_secs()),
         }
     }

@@ -19,7 +19,7 @@ const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// The same after a signal.
 // Whoever sent it is waiting. Disks and servers answer in milliseconds.
-const AFTER_SIGNAL: Duration = Duration::from_millis(150);
+const AFTER_SIGNAL: Duration = Duration::from_millis(100);
 
 /// A run under way. The run and the screen are shared with the relay's thread.
 #[derive(Debug)]
