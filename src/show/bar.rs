@@ -24,10 +24,13 @@ const NAME_MIN: usize = 9;
 pub(crate) fn frame(run: &Run, style: Style) -> Frame {
     // Those of other commands stand still while this run goes on: they are in the report only.
     let binding = run.budgets.binding();
-    Frame {
-        lines: budget_lines(binding.clone(), run.counted(), |budget| is_lower_bound(run, budget), style),
-        tenths: binding.map(|budget| budget.percent().min(100) / 10).collect(),
+    let mut lines = budget_lines(binding.clone(), run.counted(), |budget| is_lower_bound(run, budget), style);
+    if let Some(first) = lines.first_mut().filter(|first| first.width() + 3 + run.resets.width() <= style.width)
+        && !run.resets.is_empty()
+    {
+        *first = format!("{first}   {}", run.resets);
     }
+    Frame { lines, tenths: binding.map(|budget| budget.percent().min(100) / 10).collect() }
 }
 
 /// Whether the used amount of a budget, or of none, is a lower bound.

@@ -129,7 +129,8 @@ fn unfitting(Unfit { budget, estimate, reserved }: &Unfit, run: &Run, style: Sty
     };
     let then = match run.mode {
         Mode::Warn => then(run, ""),
-        Mode::Block => "not started; raise the limit or lower --estimate".to_owned(),
+        Mode::Block if run.resets.is_empty() => "not started; raise the limit or lower --estimate".to_owned(),
+        Mode::Block => format!("not started; it {}, or raise the limit or lower --estimate", run.resets),
     };
     let (estimate, name) = (in_full(budget.unit, *estimate), name(budget, style));
     format!("estimate of {estimate} does not fit into the {name}: {} used{others}; {then}", used(budget, false, style))
@@ -179,6 +180,9 @@ pub(crate) fn report(run: &Run, exit: Exit, style: Style) -> String {
     let mut out = format!("budget-tee: {name}{}: {messages}, {lines}\n", outcome(run, exit));
     for line in budget_lines(run.budgets.all().iter(), run.counted(), |budget| is_lower_bound(run, budget), style) {
         let _ = writeln!(out, "{line}");
+    }
+    if let Some(when) = run.resets.strip_prefix("resets ") {
+        let _ = writeln!(out, "resets    {when}");
     }
     let total = run.meter.total();
     let at_least = |figure: String| style.at_least(is_lower_bound(run, None), &figure);

@@ -1,5 +1,5 @@
 //! Runs that share a ledger, and the tests that every kind of ledger must pass.
-#![allow(dead_code, reason = "no test binary uses all of it")]
+#![allow(dead_code, unused_macros, reason = "no test binary uses all of it")]
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
