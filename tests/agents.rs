@@ -295,6 +295,39 @@ fn hostile_records_do_no_harm() {
     }
 }
 
+/// The hook of the README's recipe, with another limit.
+fn hook(limit: &str) -> String {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
+    let start = readme.find("#!/bin/sh\ntranscript=").expect("the hook");
+    let end = start + readme[start..].find("```").expect("its end");
+    readme[start..end].replace("500k", limit)
+}
+
+#[test]
+fn the_readmes_hook_ends_a_session_whose_budget_is_spent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [session, agents] = ["s.jsonl", "s/subagents"].map(|name| folder.path().join(name));
+    std::fs::create_dir_all(&agents).expect("a folder");
+    let message = |id: &str, input: u64| {
+        format!(
+            r#"{{"message":{{"id":"{id}","model":"claude-opus-5","usage":{{"input_tokens":{input}}}}},"type":"assistant","sessionId":"s"}}"#
+        ) + "\n"
+    };
+    std::fs::write(&session, message("a", 600)).expect("written");
+    std::fs::write(agents.join("agent-1.jsonl"), message("b", 500)).expect("written");
+    let path = std::path::Path::new(env!("CARGO_BIN_EXE_budget-tee")).parent().expect("a folder");
+    let said = |limit: &str| {
+        let mut shell = harness::plain("sh");
+        let path = format!("{}:{}", path.display(), std::env::var("PATH").unwrap_or_default());
+        shell.args(["-c", &hook(limit)]).env("PATH", path);
+        let input = serde_json::json!({ "transcript_path": session, "tool_name": "Bash" }).to_string();
+        String::from_utf8(harness::finish(shell, input.as_bytes()).out).expect("UTF-8")
+    };
+    assert_eq!(said("1100"), "");
+    let answer: Value = serde_json::from_str(&said("1099")).expect("JSON");
+    assert_eq!(answer["continue"], false);
+}
+
 #[test]
 fn the_advice_names_the_arguments_of_the_agent_that_is_run() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -5,6 +5,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::bill::{check, check_hosts};
 use super::client::{Client, Sandbox};
 use super::mock::DEADLINE;
@@ -20,6 +22,7 @@ scenarios! {
     filter_stops_a_loop,
     later_run_on_a_ledger,
     two_runs_on_a_ledger,
+    hook_ends_a_session,
 }
 
 /// A foreground tool that never ends. The client refuses a long `sleep`.
@@ -123,6 +126,26 @@ fn filter_stops_a_loop(client: &Client) {
     check_stopped(&sandbox, &run);
     check_no_request_after(&run);
     assert_eq!(run.pipe_status, "143 122");
+}
+
+fn hook_ends_a_session(client: &Client) {
+    let sandbox = client.sandbox([("main", turns())]);
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
+    let start = readme.find("transcript=$(jq").expect("the hook");
+    let hook = &readme[start..start + readme[start..].find("```").expect("its end")];
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_budget-tee"));
+    let folder = program.parent().expect("a folder").display();
+    let script = format!("PATH={folder}:$PATH\n{}", hook.replace("500k", "17k"));
+    std::fs::write(sandbox.path("project/.claude/hook"), script).expect("written");
+    sandbox.write_settings(&json!({
+        "hooks": {"PreToolUse": [{"hooks": [{"type": "command", "command": "sh .claude/hook"}]}]}
+    }));
+    let run = sandbox.wrap(&[], &words(&prompt())).end(&sandbox);
+    // The message that asks for the tool is not in the transcript yet: with the fourth the hook sees three
+    // of 5,000 tokens, and that the next one would not fit.
+    assert_eq!((run.code, run.requests.len()), (0, 4), "{}", run.stderr);
+    assert_eq!(run.of_type("result").len(), 1, "result lines");
+    check(&sandbox, &run);
 }
 
 fn later_run_on_a_ledger(client: &Client) {
