@@ -73,8 +73,11 @@
 //!   agents.rs          what other agents tell of themselves
 //!   settle.rs          replaces the live count by the vendor's figures when a result comes
 //!   uncovered.rs       what was counted live and a settlement does not cover
+//!   sessions.rs        the sessions of a stream
+//!   keys.rs            maps whose keys are hashes
 //!   session.rs         per session, the live count and the confirmed figures
-//!   message.rs         the messages that may get further records
+//!   messages.rs        the messages that may get further records
+//!   message.rs         one of them
 //!   pending.rs         the calls that must follow, and the least that they will use
 //!   pricer.rs          prices what the models of a stream spend
 //!   price.rs           which row holds: the user's, a built-in one, or a stand-in
@@ -93,7 +96,9 @@ pub mod cli;
 /// Counting: which message a record belongs to, and what it costs.
 pub mod count {
     pub(crate) mod agents;
+    pub(crate) mod keys;
     pub(crate) mod message;
+    pub(crate) mod messages;
     pub mod meter;
     pub(crate) mod names;
     pub(crate) mod pending;
@@ -101,6 +106,7 @@ pub mod count {
     pub(crate) mod pricer;
     pub mod rates;
     pub(crate) mod session;
+    pub(crate) mod sessions;
     pub(crate) mod settle;
     pub mod tally;
     pub mod tokens;

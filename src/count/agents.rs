@@ -3,7 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::count::pricer::Pricer;
-use crate::count::session::{Session, Sessions};
+use crate::count::session::Session;
+use crate::count::sessions::Sessions;
 use crate::count::tally::Tally;
 use crate::count::tokens::{Class, Spend, Usage};
 use crate::stream::dialect::{Adds, Dialect, Tells, Told};

@@ -9,11 +9,13 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::count::agents::Agents;
-use crate::count::message::{Message, Messages};
+use crate::count::message::Message;
+use crate::count::messages::Messages;
 use crate::count::pending::Pending;
 use crate::count::price::Prices;
 use crate::count::pricer::Pricer;
-use crate::count::session::{Sessions, parse_version};
+use crate::count::session::parse_version;
+use crate::count::sessions::Sessions;
 use crate::count::settle::settle;
 use crate::count::tally::Tally;
 use crate::count::tokens::{Class, Counts, Spend, Tokens, Usage};
@@ -205,9 +207,7 @@ impl Meter {
         let parent = record.text(TextField::Parent);
         let parent_key = parent.map(|parent| self.hasher.hash_one(parent));
         let id = self.sessions[session].id;
-        // Of the messages of this loop, the one that started last stands last.
-        let of_loop = |message: &Message| message.session == id && message.started_by == Some(parent_key);
-        let at = match self.messages.find(of_loop) {
+        let at = match self.messages.find_started(id, parent_key) {
             Some(at) => {
                 self.raise(session, at, usage, false);
                 self.pending.see(self.messages.get(at), false);
@@ -226,7 +226,7 @@ impl Meter {
         for (index, iteration) in beside {
             let session = self.sessions.find(id, model);
             let key = self.hasher.hash_one((key, index));
-            let known = self.messages.find(|message| message.key == key);
+            let known = self.messages.find_key(key);
             let at = known.unwrap_or_else(|| {
                 let model = iteration.model().map_or(model, |name| self.pricer.id(Some(name)));
                 self.messages.push(Message { is_beside: true, ..Message::new(key, id, parent, model) })
@@ -299,8 +299,8 @@ impl Meter {
     }
 
     fn result(&mut self, record: &Record) {
-        let has_models = [Span::Process, Span::SinceLast].iter().any(|span| record.models(*span).is_some());
-        self.usage_seen |= record.usage(Owner::Turn).is_some() || has_models;
+        self.usage_seen |= record.usage(Owner::Turn).is_some()
+            || [Span::Process, Span::SinceLast].iter().any(|span| record.models(*span).is_some());
         let at = self.session(record);
         let before = self.sessions[at].shown;
         let carried = settle(record, &mut self.sessions[at], &mut self.messages, &mut self.pricer, self.resumes);
@@ -315,8 +315,7 @@ impl Meter {
 
     /// The index of a remembered message of a session.
     fn known(&self, session: usize, id: &str) -> Option<usize> {
-        let key = self.key(session, id);
-        self.messages.find(|message| message.key == key)
+        self.messages.find_key(self.key(session, id))
     }
 
     /// Counts a message, or raises it where it is known. Returns its index, and whether it is new.
@@ -345,7 +344,9 @@ impl Meter {
             };
             self.messages.push(Message::new(key, self.sessions[session].id, parent, model))
         });
-        let at = if sighting.starts { self.messages.start(at, parent) } else { at };
+        if sighting.starts {
+            self.messages.start(at, parent);
+        }
         if sighting.is_served && known.is_some() {
             self.serve(session, at, sighting.model);
         }

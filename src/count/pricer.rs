@@ -1,10 +1,16 @@
 //! The pricer: what the models of a stream cost, and which of them have no price.
 
-use crate::count::message::ModelNames;
 use crate::count::price::{ModelPrice, Prices};
 use crate::count::tally::{ModelId, Tally};
 use crate::count::tokens::{Counts, Spend, Tokens, Usage};
 use crate::stream::record::ModelUsage;
+
+/// How many models are told apart; all further ones are shown as one.
+// A real stream has a handful; a hostile one could name another in each message.
+const MODELS_MAX: usize = 64;
+
+/// The longest model name that is kept, in characters.
+const MODEL_NAME_MAX: usize = 128;
 
 /// Prices and the names of the models seen.
 #[derive(Debug, Default)]
@@ -155,5 +161,29 @@ impl Pricer {
             estimate = 0;
         }
         (told, estimate)
+    }
+}
+
+/// The names of the models seen.
+#[derive(Debug, Default)]
+pub(crate) struct ModelNames(Vec<String>);
+
+impl ModelNames {
+    pub(crate) fn id(&mut self, name: Option<&str>) -> ModelId {
+        let name = name.unwrap_or("unknown");
+        let name = name.char_indices().nth(MODEL_NAME_MAX).map_or(name, |(end, _)| &name[..end]);
+        if let Some(id) = self.0.iter().position(|known| known == name) {
+            return id;
+        }
+        if self.0.len() < MODELS_MAX {
+            self.0.push(name.to_owned());
+            self.0.len() - 1
+        } else {
+            MODELS_MAX
+        }
+    }
+
+    pub(crate) fn name(&self, id: ModelId) -> &str {
+        self.0.get(id).map_or("others", String::as_str)
     }
 }

@@ -1,19 +1,11 @@
 //! A session: what its processes spent, as counted live and as `result` records settle it.
 //!
 //! The meter decides which message a record belongs to; what becomes of its tokens is decided here.
-//!
-//! The last [`RECENT_SESSIONS`] sessions keep what their next `result` record is compared with; a
-//! forgotten one stays in the total, and counts as new only if it goes on after that many others.
-
-use std::ops::{Index, IndexMut};
 
 use crate::count::message::{Message, Part};
 use crate::count::pricer::Pricer;
 use crate::count::tally::{ModelId, Tally};
 use crate::count::tokens::{Counts, Spend, Tokens, Usage};
-
-/// How many sessions are remembered. One stream has a handful; a loop has one after the other.
-const RECENT_SESSIONS: usize = 256;
 
 /// A version such as `2.1.292`.
 pub(crate) type Version = [u32; 3];
@@ -66,9 +58,17 @@ pub(crate) struct Session {
     /// A hook said that the session is a resumed one.
     pub(crate) resumed: bool,
     pub(crate) version: Option<Version>,
+    /// When it was used last, and whether it was open then.
+    pub(crate) used: u64,
+    pub(crate) was_open: bool,
 }
 
 impl Session {
+    /// A session whose id has this hash, of which nothing is known but a first model.
+    pub(crate) fn new(id: u64, model: ModelId) -> Self {
+        Session { id, turn_model: model, ..Session::default() }
+    }
+
     fn parts(&self) -> [&Tally<ModelId>; 5] {
         [&self.ended, &self.settled, &self.turned, &self.live, &self.aborted]
     }
@@ -208,63 +208,6 @@ impl Session {
         };
         let share = u128::from(writes) * u128::from(hour.min(all));
         share.checked_div(u128::from(all)).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
-    }
-}
-
-/// The sessions of a stream; the one used last is the last.
-#[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    recent: Vec<Session>,
-    /// What forgotten sessions spent, and whether one of them was never settled.
-    past: Tally<ModelId>,
-    past_open: bool,
-}
-
-impl Sessions {
-    /// The index of the session whose id has this hash, which becomes the one used last; a new one
-    /// starts with `model`.
-    pub(crate) fn find(&mut self, id: u64, model: ModelId) -> usize {
-        match self.recent.iter().rposition(|session| session.id == id) {
-            Some(at) => self.recent[at..].rotate_left(1),
-            None => {
-                if self.recent.len() == RECENT_SESSIONS {
-                    let oldest = self.recent.remove(0);
-                    self.past_open |= oldest.is_open();
-                    self.past.add_all(&oldest.by_model());
-                }
-                self.recent.push(Session { id, turn_model: model, ..Session::default() });
-            }
-        }
-        self.recent.len() - 1
-    }
-
-    /// The index of the session used last.
-    pub(crate) fn last(&self) -> Option<usize> {
-        self.recent.len().checked_sub(1)
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.past_open || self.recent.iter().any(Session::is_open)
-    }
-
-    pub(crate) fn by_model(&self) -> Tally<ModelId> {
-        let mut all = self.past.clone();
-        self.recent.iter().for_each(|session| all.add_all(&session.by_model()));
-        all
-    }
-}
-
-impl Index<usize> for Sessions {
-    type Output = Session;
-
-    fn index(&self, at: usize) -> &Session {
-        &self.recent[at]
-    }
-}
-
-impl IndexMut<usize> for Sessions {
-    fn index_mut(&mut self, at: usize) -> &mut Session {
-        &mut self.recent[at]
     }
 }
 

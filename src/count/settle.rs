@@ -3,7 +3,8 @@
 //! From 2.1.309 on Claude Code says what was spent since the last `result`; before, what its process has
 //! spent in all, and in the beginning what one turn of the main loop used.
 
-use crate::count::message::{Messages, Part};
+use crate::count::message::Part;
+use crate::count::messages::Messages;
 use crate::count::pricer::Pricer;
 use crate::count::session::{Session, Version};
 use crate::count::tally::{ModelId, Tally};
@@ -58,8 +59,7 @@ fn settle_since(models: &[ModelUsage], session: &mut Session, messages: &mut Mes
     let (told, estimate) = told(models, None, session, pricer);
     session.sort_aborted(&told, pricer);
     let mut uncovered = Uncovered::new(&session.live, &told, pricer);
-    let last = messages.last_of_agents(session.id);
-    let kept = uncovered.keep(&last, messages, session.settlements, pricer);
+    let kept = uncovered.keep(session.id, messages, session.settlements, pricer);
     let untold = uncovered.rest(session, &kept, &told, pricer);
     session.replace_estimate(estimate.saturating_add(pricer.estimate_in(&kept)));
     session.settle_since(&told, kept, &untold);
@@ -75,7 +75,7 @@ fn settle_process(
     resumes: Option<bool>,
 ) -> Option<Tokens> {
     let epoch = session.settlements;
-    let in_flight = messages.last_of_agents(session.id).into_iter().map(|at| messages.get(at).live.in_epoch(epoch));
+    let in_flight = messages.last_of_agents(session.id).map(|at| messages.get(at).live.in_epoch(epoch));
     let in_flight = in_flight.fold(Spend::default(), Spend::plus);
     let (told, estimate) = told(models, record.total_cost, session, pricer);
     let usage = record.usage(Owner::Turn).unwrap_or_default().tokens;
@@ -98,7 +98,8 @@ fn settle_turn(record: &Record, session: &mut Session, messages: &mut Messages, 
     let missing = pricer.priced(session.cost_model(), usage.minus(session.turn));
     let total_cost = record.total_cost.filter(|_| !pricer.overrides(session.cost_model()));
     let mut in_flight = Tally::default();
-    for at in messages.last_of_agents(session.id) {
+    let last: Vec<_> = messages.last_of_agents(session.id).collect();
+    for at in last {
         let message = messages.get_mut(at);
         let live = message.live.in_epoch(session.settlements);
         message.live = Part::new(session.settlements.wrapping_add(1), live);

@@ -4,14 +4,15 @@
 //! that the difference may be smaller than what is missing. Most of those are a helper model's: the
 //! models are compared one by one wherever the settlement names them all.
 
-use crate::count::message::{Messages, Part};
+use crate::count::message::Part;
+use crate::count::messages::Messages;
 use crate::count::pricer::Pricer;
 use crate::count::session::Session;
 use crate::count::tally::{ModelId, Tally};
 use crate::count::tokens::{Class, Counts, Spend, Tokens};
 
 /// Of so many messages in flight every choice is tried for the one that fits best.
-const CHOICES_OF: usize = 10;
+const CHOICES_OF: usize = 8;
 
 /// Tokens of the live count that a settlement does not have.
 #[derive(Debug)]
@@ -75,11 +76,11 @@ impl Uncovered {
         part
     }
 
-    /// Keeps live what may be in flight of the messages that stand `at` these indices, newest first: the part of
-    /// their prompts that is uncovered, which then counts in the next epoch. Returns it by model.
+    /// Keeps live what may be in flight in a session: the part of its subagents' last prompts that is
+    /// uncovered, which then counts in the next epoch. Returns it by model.
     pub(crate) fn keep(
         &mut self,
-        at: &[usize],
+        session: u64,
         messages: &mut Messages,
         epoch: u32,
         pricer: &mut Pricer,
@@ -88,11 +89,11 @@ impl Uncovered {
         if self.is_zero() {
             return kept;
         }
-        let candidate = |at: &usize| {
-            let message = messages.get(*at);
-            Candidate { at: *at, model: message.model, spend: message.spend }
+        let candidate = |at: usize| {
+            let message = messages.get(at);
+            Candidate { at, model: message.model, spend: message.spend }
         };
-        let mut candidates: Vec<_> = at.iter().map(candidate).collect();
+        let mut candidates: Vec<_> = messages.last_of_agents(session).map(candidate).collect();
         let fitting = self.fitting(&candidates);
         candidates.sort_by_key(|candidate| !fitting.contains(&candidate.at));
         for Candidate { at, model, spend } in candidates {
@@ -117,16 +118,16 @@ impl Uncovered {
         for (group, left) in self.left.iter() {
             let of_group = candidates.iter().filter(|candidate| self.group(candidate.model) == *group);
             let of_group: Vec<_> = of_group.take(CHOICES_OF).collect();
-            let chosen = |choice: usize| {
-                let bits = of_group.iter().enumerate().filter(move |(bit, _)| choice >> bit & 1 == 1);
-                bits.map(|(_, candidate)| *candidate)
-            };
-            let sum =
-                |choice| chosen(choice).fold(Tokens::default(), |sum, candidate| sum.plus(candidate.spend.tokens));
-            let contains = |choice: &usize| !sum(*choice).is_below(&left.tokens, &Class::PROMPT);
-            let choices = (0..1_usize << of_group.len()).filter(contains);
-            let best = choices.min_by_key(|choice| sum(*choice).minus(left.tokens).prompt());
-            fitting.extend(best.iter().flat_map(|choice| chosen(*choice)).map(|candidate| candidate.at));
+            // The sum of each choice, which has one message more than a choice before it.
+            let mut sums = vec![Tokens::default()];
+            for candidate in &of_group {
+                sums.extend(sums.clone().into_iter().map(|sum| sum.plus(candidate.spend.tokens)));
+            }
+            let contains = |(_, sum): &(usize, &Tokens)| !sum.is_below(&left.tokens, &Class::PROMPT);
+            let choices = sums.iter().enumerate().filter(contains);
+            let best = choices.min_by_key(|(_, sum)| sum.minus(left.tokens).prompt()).map_or(0, |(choice, _)| choice);
+            let chosen = of_group.iter().enumerate().filter(|(bit, _)| best >> bit & 1 == 1);
+            fitting.extend(chosen.map(|(_, candidate)| candidate.at));
         }
         fitting
     }

@@ -145,7 +145,8 @@ impl<'a> Watch<'a> {
         if ended {
             brought.end = self.relay.take().map(|relay| self.ended(relay));
         }
-        if signals {
+        // At the end in any case: one that came before it may have been handled only as the poll returned.
+        if signals || ended {
             let (redraw, others) = self.signals.arrived().partition(|signal| signals::REDRAW.contains(signal));
             brought.signals = others;
             self.redraw.wanted |= !Vec::is_empty(&redraw);
