@@ -3,7 +3,11 @@
 
 mod harness;
 
-use harness::{Ran, assistant, finish, plain};
+use std::io::{Write, pipe};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use harness::{Ran, assistant, budget_tee, finish, plain};
 
 /// Runs a script of bash, in which `$LINE` is a message of 600 tokens and `tee1k` a filter that stops
 /// at 1,000.
@@ -34,6 +38,107 @@ fn a_writer_that_ignores_term_is_killed_after_the_grace() {
     let ran = bash(&format!("{{ trap '' TERM; {STUBBORN}; }} | tee1k -k 0.1s >/dev/null; echo ${{PIPESTATUS[*]}}"));
     assert_eq!(out(&ran), "137 122\n", "{}", ran.err);
     assert!(ran.err.contains("the writer has not ended; sent KILL to 1 process\n"), "{}", ran.err);
+}
+
+#[test]
+fn a_reader_that_stalls_does_not_delay_the_signal() {
+    let ((reader, writer), (stalled, stdout)) = (pipe().expect("a pipe"), pipe().expect("a pipe"));
+    // All of it fits into one read, and does not fit into stdout's pipe.
+    rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20).expect("set");
+    let filler = format!("{}\n", "x".repeat(99)).repeat(1000);
+    (&writer).write_all((filler + &assistant("a", 5000)).as_bytes()).expect("written");
+    let mut stays = plain("sleep").arg("100").stdout(writer).spawn().expect("starts");
+    let mut command = budget_tee(&["-q", "-l", "1000", "-m", "block"]);
+    let mut child = command.stdin(reader).stdout(stdout).stderr(Stdio::null()).spawn().expect("starts");
+    drop(command);
+    assert_eq!(stays.wait().expect("ends").signal(), Some(15));
+    drop(stalled);
+    assert_eq!(child.wait().expect("ends").code(), Some(122));
+}
+
+#[test]
+fn a_signal_during_the_wait_brings_kill_forward() {
+    let (reader, writer) = pipe().expect("a pipe");
+    (&writer).write_all(assistant("a", 5000).as_bytes()).expect("written");
+    let (mut told, stderr) = pipe().expect("a pipe");
+    let mut stays = plain("sh");
+    stays.args(["-c", "trap 'echo told >&2' TERM; echo ready >&2; while :; do sleep 0.01; done"]);
+    let mut stays = stays.stdout(writer).stderr(stderr).spawn().expect("starts");
+    harness::read_until(&mut told, "ready\n");
+    let mut command = budget_tee(&["-q", "-l", "1000", "-m", "block", "-k", "1h"]);
+    let mut child = command.stdin(reader).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    drop(command);
+    harness::read_until(&mut told, "told\n");
+    harness::kill(&child, rustix::process::Signal::TERM);
+    assert_eq!(child.wait().expect("ends").code(), Some(122));
+    assert_eq!(stays.wait().expect("ends").signal(), Some(9));
+}
+
+#[test]
+fn a_program_that_started_its_own_filter_is_ended() {
+    // bash starts the filter first, and becomes the writer then.
+    let script = "exec 4>&1; perl=$(cat <<'END'
+$SIG{PIPE} = 'IGNORE'; $| = 1; print \"$ENV{LINE}\\n$ENV{MORE}\\n\"; sleep 100;
+END
+); perl -e \"$perl\" > >(tee1k >/dev/null; echo \"code $?\" >&4); echo \"writer $?\"";
+    let ran = bash(script);
+    let mut lines: Vec<_> = out(&ran).lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["code 122", "writer 143"], "{}", ran.err);
+}
+
+#[test]
+fn a_writer_that_would_not_pass_the_pipe_on_gets_its_only_signal() {
+    // Programs in Perl, Python, Go and on Node open files so that what they start does not have them.
+    let script = "cd $(mktemp -d); mkfifo p; exec 4>&1; \
+        perl -e 'open(F, \">\", \"p\"); F->autoflush; print F \"$ENV{LINE}\\n$ENV{MORE}\\n\"; sleep 100' & \
+        tee1k -k 0 <p >/dev/null; echo $?; wait $!; echo $?";
+    assert_eq!(out(&bash(script)), "122\n143\n");
+}
+
+#[test]
+fn the_filters_own_hook_is_no_writer() {
+    let script = "cd $(mktemp -d); mkfifo p q; exec 3<>p; printf '%s\n' \"$LINE\" \"$MORE\" >&3; \
+        tee1k --on-exceed 'read -r word <q; echo \"hook $word\" >&2' <p >/dev/null & echo go >q; wait $!; echo $?";
+    let ran = bash(script);
+    assert_eq!(out(&ran), "122\n", "{}", ran.err);
+    assert!(ran.err.contains("hook go\n"), "{}", ran.err);
+}
+
+#[test]
+fn the_programs_before_a_program_in_between_are_ended_too() {
+    let ran = bash(&format!("{STUBBORN} | tee /dev/null | cat | tee1k >/dev/null; echo ${{PIPESTATUS[*]}}"));
+    // Those between may have died of the broken pipe first.
+    let codes = out(&ran);
+    assert!(codes.starts_with("143 ") && codes.ends_with(" 122\n"), "{codes}: {}", ran.err);
+}
+
+#[test]
+fn a_queue_that_the_loop_around_a_pipeline_reads_is_left_alone() {
+    let queue = "{ trap 'echo queue ended >&2' TERM; echo one; echo two; }";
+    let ran = bash(&format!(
+        "{queue} | while read -r task; do {STUBBORN} | tee1k >/dev/null; echo $task ${{PIPESTATUS[*]}}; done"
+    ));
+    assert_eq!(out(&ran), "one 143 122\ntwo 143 122\n", "{}", ran.err);
+    assert!(!ran.err.contains("queue ended"), "{}", ran.err);
+}
+
+#[test]
+fn without_proc_a_line_says_that_no_writer_is_found() {
+    let mut command = plain("unshare");
+    let script = "mount -t tmpfs none /proc && { echo \"$LINE\"; sleep 0.01; } | \"$0\" -q -l 1 -m block >/dev/null";
+    command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_budget-tee")]);
+    command.env("LINE", assistant("a", 600).trim_end());
+    let ran = finish(command, b"");
+    if ran.code() != Some(122) {
+        std::io::stderr().write_all(b"skipped: namespaces are not available\n").expect("stderr is writable");
+        return;
+    }
+    assert!(
+        ran.err.contains("cannot find the writers of stdin, which may go on: /proc is not readable\n"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Writers {
         // The pipeline's own programs first, which takes a millisecond however many processes there are.
         let lineage = lineage();
         let near = neighbours(&lineage).into_iter().chain(lineage.iter().map(|process| process.pid));
-        writers.search(near, &lineage, job.hooks.groups());
+        writers.take_in(writers.search(near, &lineage, job.hooks.groups()));
         writers
     }
 
@@ -119,7 +119,7 @@ impl Writers {
                 job.say("cannot find the writers of stdin, which may go on: /proc is not readable");
                 return true;
             }
-            self.search(all.into_iter(), &lineage(), job.hooks.groups());
+            self.take_in(self.search(all.into_iter(), &lineage(), job.hooks.groups()));
             self.pause = (self.pause * 2).min(PAUSE_MAX).max(now.elapsed() * PAUSE_FACTOR);
             self.search_at = Instant::now() + self.pause;
         }
@@ -155,9 +155,27 @@ impl Writers {
         }
     }
 
-    /// Looks for writers among `pids`, without the process groups of `hooks`, and for the programs before
-    /// them in the pipeline. Each is sent the signal that was sent last as soon as it is found.
-    fn search(&mut self, pids: impl Iterator<Item = Pid>, lineage: &[Process], hooks: &[Pid]) {
+    /// Sends the signal that was sent last to those that were not known.
+    fn take_in(&mut self, writers: Vec<Writer>) {
+        let before = std::mem::take(&mut self.passing);
+        let known = |list: &[Writer], writer: &Writer| list.iter().any(|known| known.process.is(&writer.process));
+        for writer in writers {
+            if known(&self.found, &writer) {
+                continue;
+            }
+            if writer.is_passing && !known(&before, &writer) {
+                self.passing.push(writer);
+            } else {
+                writer.signal(self.ending.sent);
+                self.found.push(writer);
+            }
+        }
+    }
+
+    /// The writers among `pids`, without the process groups of `hooks`; and the programs before them in
+    /// the pipeline.
+    // All of them before the first is signalled: once that has ended, nothing tells where its input came from.
+    fn search(&self, pids: impl Iterator<Item = Pid>, lineage: &[Process], hooks: &[Pid]) -> Vec<Writer> {
         let is_meant = |process: &Process, hold: Hold| {
             let is_ancestor = lineage.iter().any(|ancestor| ancestor.is(process));
             let is_hook = process.group.is_some_and(|group| hooks.contains(&group));
@@ -166,43 +184,25 @@ impl Writers {
             let is_own_writer = hold.is_stdout && process.pid != getpid() && !is_shell(process);
             !is_hook && (!is_ancestor || is_own_writer)
         };
-        let before = std::mem::take(&mut self.passing);
-        let (stdin, mut found) = (self.pipe.clone(), Vec::new());
-        for writer in pids.filter_map(|pid| writer(&stdin, pid, is_meant)) {
-            found.push(writer.process);
-            self.take_in(writer, &before);
-        }
-        let Some(own) = lineage.first() else { return };
-        let mut followed = vec![stdin];
+        let mut writers: Vec<Writer> = pids.filter_map(|pid| writer(&self.pipe, pid, is_meant)).collect();
+        let Some(own) = lineage.first() else { return writers };
+        let (mut followed, mut at) = (vec![self.pipe.clone()], 0);
         // Of `claude | tee log | budget-tee` only tee writes to stdin: further up, as far as the job goes.
-        while let Some(last) = found.pop() {
+        while let Some(last) = writers.get(at).map(|writer| writer.process) {
+            at += 1;
             let stdin = Pipe::stdin_of(last.pid).filter(|pipe| last.group == own.group && !followed.contains(pipe));
             // What an ancestor reads too is not this pipeline's: in `queue | while read task; do claude | ...; done`
             // the other tasks come from there.
             let stdin = stdin.filter(|pipe| lineage.iter().all(|ancestor| !pipe.is_open_in(ancestor.pid)));
             let Some(pipe) = stdin else { continue };
             let in_job = |process: &Process, hold: Hold| process.group == own.group && is_meant(process, hold);
-            for writer in neighbourhood(lineage).into_iter().filter_map(|pid| writer(&pipe, pid, in_job)) {
-                found.push(writer.process);
-                self.take_in(writer, &before);
-            }
+            let further = neighbourhood(lineage).into_iter().filter_map(|pid| writer(&pipe, pid, in_job));
+            let is_new = |new: &Writer| writers.iter().all(|known| !known.process.is(&new.process));
+            let further: Vec<_> = further.filter(is_new).collect();
+            writers.extend(further);
             followed.push(pipe);
         }
-    }
-
-    /// Sends the signal that was sent last to a writer that was not known. One that is `passing` is waited
-    /// for unless it was there `before`.
-    fn take_in(&mut self, writer: Writer, before: &[Writer]) {
-        let known = |list: &[Writer]| list.iter().any(|known| known.process.is(&writer.process));
-        if known(&self.found) || known(&self.passing) {
-            return;
-        }
-        if writer.is_passing && !known(before) {
-            self.passing.push(writer);
-        } else {
-            writer.signal(self.ending.sent);
-            self.found.push(writer);
-        }
+        writers
     }
 }
 
