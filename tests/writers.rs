@@ -99,10 +99,12 @@ fn a_writer_that_would_not_pass_the_pipe_on_gets_its_only_signal() {
 #[test]
 fn the_filters_own_hook_is_no_writer() {
     let script = "cd $(mktemp -d); mkfifo p q; exec 3<>p; printf '%s\n' \"$LINE\" \"$MORE\" >&3; \
-        tee1k --on-exceed 'read -r word <q; echo \"hook $word\" >&2' <p >/dev/null & echo go >q; wait $!; echo $?";
+        (trap '' TERM; exec sleep 100) & writer=$!; \
+        tee1k -k 0.1s --on-exceed 'read -r word <q; echo \"hook $word\" >&2' <p >/dev/null & filter=$!; \
+        wait $writer; echo $?; echo go >q; wait $filter; echo $?";
     let ran = bash(script);
-    assert_eq!(out(&ran), "122\n", "{}", ran.err);
-    assert!(ran.err.contains("hook go\n"), "{}", ran.err);
+    assert_eq!(out(&ran), "137\n122\n", "{}", ran.err);
+    assert!(ran.err.contains("sent KILL to 1 process\n") && ran.err.contains("hook go\n"), "{}", ran.err);
 }
 
 #[test]
