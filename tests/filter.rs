@@ -553,6 +553,34 @@ fn bars_are_cleared_before_text_on_the_same_terminal() {
 }
 
 #[test]
+fn a_message_that_comes_while_text_is_being_written_is_shown_later() {
+    let (ours, theirs) = terminal(100);
+    let control = theirs.try_clone().expect("a copy");
+    let folder = tempfile::tempdir().expect("a folder");
+    let fifo = folder.path().join("fifo");
+    assert!(harness::plain("mkfifo").arg(&fifo).status().expect("runs").success());
+    let mut command = budget_tee(&["--limit", "1k", "--on-exceed", "read word <fifo; exit 3"]);
+    command.current_dir(&folder);
+    command.stdin(Stdio::piped()).stdout(theirs.try_clone().expect("a copy")).stderr(theirs);
+    let mut child = command.spawn().expect("starts");
+    drop(command);
+    // As Ctrl-S does: the relay waits for the terminal, and holds the screen meanwhile.
+    rustix::termios::tcflow(&control, rustix::termios::Action::OOff).expect("stopped");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(assistant("a", 5000).as_bytes()).expect("written");
+    File::create(&fifo).expect("the hook reads").write_all(b"go\n").expect("written");
+    // Once the hook has been reaped, its failure is known.
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    while !std::fs::read_to_string(&children).expect("exists").is_empty() {}
+    rustix::termios::tcflow(&control, rustix::termios::Action::OOn).expect("goes on");
+    drop(control);
+    let output = read_until(&mut ours.try_clone().expect("a copy"), "exit code 3");
+    assert!(output.contains("the command of --on-exceed failed"), "{output}");
+    drop(stdin);
+    child.wait().expect("ends");
+}
+
+#[test]
 fn no_color_and_the_c_locale_are_respected() {
     let args = ["--limit", "10k", "--color", "always"];
     let ran = run(&args, stream().as_bytes());

@@ -10,6 +10,7 @@ mod sharing;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -92,6 +93,45 @@ fn a_run_that_others_stop_in_mid_line_forwards_that_line_whole() {
         let err = err + &String::from_utf8_lossy(&output.stderr);
         assert!(!err.contains("cut"), "{err}");
     }
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_ledger_at_the_end() {
+    for command in [&[][..], &["--", "cat"]] {
+        let (folder, path) = ledger();
+        let mut command = with(&path, &[&["-q"], command].concat());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("starts");
+        let (mut stdin, mut stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        stdin.write_all(NO_SPEND.as_bytes()).expect("written");
+        read_until(&mut stdout, "\n");
+        let lock = File::open(folder.path().join("spend.ndjson.lock")).expect("a lock");
+        lock.lock().expect("free");
+        drop(stdin);
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).expect("the end of the stream");
+        let began = Instant::now();
+        // One that comes before the command was reaped is passed on to it.
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a status") {
+                break status;
+            }
+            kill(&child, Signal::INT);
+        };
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        assert_eq!(status.signal(), Some(2));
+    }
+}
+
+#[test]
+fn a_hook_that_the_last_look_at_the_ledger_calls_for_is_waited_for() {
+    let (folder, path) = ledger();
+    let told = folder.path().join("told");
+    let hook = format!("sleep 0.05; echo told >'{}'", told.display());
+    let run = waiting(&path, &["-q", "-l", "10k", "-e", "0", "--on-exceed", &hook]);
+    assert_eq!(run_with(&path, &["-q"], &assistant("a", 20_000)).code(), Some(0));
+    assert_eq!(run.end(), Some(0));
+    assert_eq!(std::fs::read_to_string(told).expect("the hook has ended"), "told\n");
 }
 
 #[test]
