@@ -552,6 +552,50 @@ fn bars_are_cleared_before_text_on_the_same_terminal() {
     child.wait().expect("ends");
 }
 
+/// bash with job control on a terminal of its own, as the session's leader, in which a script runs.
+fn shell_with_jobs(script: &str) -> (File, std::process::Child, tempfile::TempDir) {
+    let (ours, theirs) = terminal(60);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = harness::plain("setsid");
+    let line = assistant("a", 5000);
+    command.args(["--ctty", "bash", "-c", &format!("set -m; {script}"), env!("CARGO_BIN_EXE_budget-tee")]);
+    command.env("LINE", line.trim_end()).current_dir(&folder);
+    command.stdin(theirs.try_clone().expect("a copy")).stdout(theirs.try_clone().expect("a copy")).stderr(theirs);
+    let child = command.spawn().expect("starts");
+    (ours, child, folder)
+}
+
+#[test]
+fn a_background_job_writes_nothing_to_the_terminal() {
+    for tostop in ["-tostop", "tostop"] {
+        let script = format!("stty {tostop}; echo \"$LINE\" | \"$0\" -l 1k >out & wait $!; echo code $?");
+        let (ours, mut child, folder) = shell_with_jobs(&script);
+        assert_eq!(child.wait().expect("ends").code(), Some(0));
+        let shown = all_of(ours);
+        assert!(shown.ends_with("code 0\r\n") && !shown.contains("overall"), "{shown}");
+        assert_eq!(std::fs::read_to_string(folder.path().join("out")).expect("exists"), assistant("a", 5000));
+    }
+}
+
+#[test]
+fn bars_come_and_go_with_the_foreground() {
+    let script = "mkfifo p; \"$0\" -l 10k <p >/dev/null & exec 3>p; echo \"$LINE\" >&3; echo prompt; \
+                  fg >/dev/null; echo stopped; fg >/dev/null; echo $?";
+    let (mut ours, mut child, _folder) = shell_with_jobs(script);
+    let before = read_until(&mut ours, "prompt\r\n");
+    assert!(!before.contains("overall"), "{before}");
+    read_until(&mut ours, "overall");
+    read_until(&mut ours, "\u{1b}8");
+    ours.write_all(b"\x1a").expect("written"); // Ctrl-Z
+    let stopped = read_until(&mut ours, "stopped\r\n");
+    let (_, after) = stopped.rsplit_once("\u{1b}[J").expect("erased");
+    assert!(!after.contains("overall"), "{stopped}");
+    read_until(&mut ours, "overall");
+    ours.write_all(b"\x1c").expect("written"); // QUIT
+    read_until(&mut ours, "131\r\n");
+    child.wait().expect("ends");
+}
+
 #[test]
 fn a_message_that_comes_while_text_is_being_written_is_shown_later() {
     let (ours, theirs) = terminal(100);

@@ -93,10 +93,10 @@ impl Job {
         screen.show(&frame)
     }
 
-    /// Erases the bars.
-    pub(crate) fn make_way(&mut self) {
+    /// Takes the bars away, since the terminal stops the job.
+    pub(crate) fn suspend(&mut self) {
         if let Some(mut screen) = self.free_screen() {
-            screen.make_way();
+            screen.suspend();
         }
     }
 

@@ -87,7 +87,7 @@ pub(crate) fn run(mut watch: Watch<'_>, origin: &mut impl Origin) -> io::Result<
 
 /// Is stopped by the terminal, without leaving bars behind under the shell's prompt.
 fn suspend(origin: &mut impl Origin, job: &mut Job) {
-    job.make_way();
+    job.suspend();
     origin.suspend(true);
     signals::stop();
     origin.suspend(false);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdout};
+use signal_hook::consts::SIGCONT;
 
 use crate::process::job::Job;
 use crate::process::signals::{self, Signals};
@@ -149,6 +150,10 @@ impl<'a> Watch<'a> {
         if signals || ended {
             let (redraw, others) = self.signals.arrived().partition(|signal| signals::REDRAW.contains(signal));
             brought.signals = others;
+            if redraw.contains(&SIGCONT) {
+                // At once: `fg` brings the bars back.
+                self.redraw = Redraw::default();
+            }
             self.redraw.wanted |= !Vec::is_empty(&redraw);
         }
         self.keep_up();

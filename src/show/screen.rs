@@ -1,7 +1,7 @@
 //! The screen: the one owner of stderr.
 //!
 //! On a terminal the bars stand below the cursor, which stays where it was. Elsewhere a line is printed
-//! when a budget enters a new tenth.
+//! when a budget enters a new tenth. A job in the background is silent until it is in front.
 //!
 //! Nothing here fails and nothing waits for long: what stderr does not take is dropped.
 
@@ -12,8 +12,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, open};
 use rustix::io::{Errno, write};
+use rustix::process::getpgrp;
 use rustix::stdio::{stderr, stdout};
-use rustix::termios::{isatty, tcgetwinsize};
+use rustix::termios::{isatty, tcgetpgrp, tcgetwinsize};
 
 use crate::show::text::Style;
 
@@ -59,6 +60,7 @@ pub struct Screen {
     /// Stderr opened a second time, non-blocking; `None` where that fails or is not needed.
     // O_NONBLOCK belongs to what was opened, which the shell and the rest of the pipeline share.
     own: Option<OwnedFd>,
+    is_terminal: bool,
     /// This budget-tee holds the lock on the terminal; no other one draws there.
     owns_terminal: bool,
     /// Stdout is the same terminal.
@@ -97,6 +99,7 @@ impl Screen {
             unicode,
             // A file never blocks, and opened again it would be written from its beginning.
             own: if terminal || pipe() { reopen() } else { None },
+            is_terminal: terminal,
             owns_terminal: false,
             shares_stdout: terminal && isatty(stdout()) && device(stdout()) == device(stderr()),
             at_line_start: true,
@@ -132,7 +135,7 @@ impl Screen {
     /// Shows how the budgets stand. Returns whether something still waits for stderr.
     pub(crate) fn show(&mut self, frame: &Frame) -> bool {
         // Once stderr takes text again, the next frame is newer than this one.
-        if !self.flush(Duration::ZERO) {
+        if !self.flush(Duration::ZERO) || self.is_in_background() {
             return true;
         }
         let draws = self.medium == Medium::Terminal && self.claim_terminal();
@@ -175,6 +178,22 @@ impl Screen {
         let lock = |own| flock(own, FlockOperation::NonBlockingLockExclusive);
         self.owns_terminal |= self.own.as_ref().is_none_or(|own| lock(own) != Err(Errno::WOULDBLOCK));
         self.owns_terminal
+    }
+
+    /// Whether another job is in front of the terminal: a shell's prompt, an editor.
+    fn is_in_background(&self) -> bool {
+        // Of a terminal that is not the controlling one this cannot be asked: then there are no jobs.
+        self.is_terminal && tcgetpgrp(stderr()).is_ok_and(|front| front != getpgrp())
+    }
+
+    /// Erases the bars and lets others draw, since the terminal stops the job.
+    pub(crate) fn suspend(&mut self) {
+        self.make_way();
+        if std::mem::take(&mut self.owns_terminal)
+            && let Some(own) = &self.own
+        {
+            let _ = flock(own, FlockOperation::Unlock);
+        }
     }
 
     /// Prints a line where there is no screen yet.
@@ -241,6 +260,10 @@ impl Screen {
 
     /// Writes what stderr takes, and waits for it so long each time. Returns whether that was all.
     fn flush(&mut self, wait: Duration) -> bool {
+        // Text would spoil what is in front, and with `stty tostop` the kernel would stop the whole job.
+        if !self.unwritten.is_empty() && self.is_in_background() {
+            return false;
+        }
         let fd: BorrowedFd<'_> = self.own.as_ref().map_or(stderr(), |own| own.as_fd());
         let mut from = 0;
         while from < self.unwritten.len() {
