@@ -7,6 +7,7 @@ use std::io;
 
 use serde::Serialize;
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::low_level::signal_name;
 
 use crate::show::text::{clean_os, reason, without_number};
 
@@ -21,6 +22,10 @@ pub enum Exit {
     Refused,
     /// Block mode: the run was stopped on the way, however the command then ended.
     Stopped,
+    /// The stream of the wrapped command was silent for too long.
+    Idle,
+    /// The wrapped command ended by itself with this code, after budget-tee was told to end by this signal.
+    Interrupted(i32, i32),
     /// budget-tee itself failed: bad usage, a stream that cannot be read or written.
     Failed,
     /// The command was found but cannot be run.
@@ -37,13 +42,14 @@ impl Exit {
     /// The exit code that a shell sees.
     pub fn code(self) -> i32 {
         // 125 is what `timeout` and `env` use for their own failures: the usual 1 or 2 would look like
-        // the command's. 126, 127 and 128+N are the shell's own, and 124 is taken by `timeout`: below
-        // it are the two that only budget-tee knows.
+        // the command's. 126, 127 and 128+N are the shell's own, and 124 is what `timeout` has for the same:
+        // below it are the two that only budget-tee knows.
         match self {
             Exit::Done => 0,
-            Exit::Child(code) => code,
+            Exit::Child(code) | Exit::Interrupted(code, _) => code,
             Exit::Refused => 121,
             Exit::Stopped => 122,
+            Exit::Idle => 124,
             Exit::Failed => 125,
             Exit::CannotRun => 126,
             Exit::NotFound => 127,
@@ -51,6 +57,12 @@ impl Exit {
             Exit::ReaderGone => 141,
             Exit::Signal(signal) => 128 + signal,
         }
+    }
+
+    /// The name of the signal that ended the run, or that told budget-tee to end it: `TERM`.
+    pub(crate) fn signal(self) -> Option<&'static str> {
+        let (Exit::Signal(signal) | Exit::Interrupted(_, signal)) = self else { return None };
+        signal_name(signal).map(|name| name.trim_start_matches("SIG"))
     }
 
     /// Whether all went well, as far as budget-tee can tell.
@@ -143,7 +155,7 @@ pub(crate) enum Outcome {
     Stopped,
     /// Block mode did not let it start.
     Refused,
-    /// A signal, a failure, or the reader of stdout ended it.
+    /// A signal, a failure, a silence that was too long, or the reader of stdout ended it.
     Interrupted,
 }
 
@@ -157,9 +169,8 @@ impl Outcome {
             Exit::Child(126 | 127) if !usage_seen => Outcome::Interrupted,
             Exit::Done | Exit::Child(_) if exceeded => Outcome::Exceeded,
             Exit::Done | Exit::Child(_) => Outcome::Completed,
-            Exit::Failed | Exit::CannotRun | Exit::NotFound | Exit::ReaderGone | Exit::Signal(_) => {
-                Outcome::Interrupted
-            }
+            Exit::Idle | Exit::Interrupted(..) | Exit::Signal(_) => Outcome::Interrupted,
+            Exit::Failed | Exit::CannotRun | Exit::NotFound | Exit::ReaderGone => Outcome::Interrupted,
         }
     }
 }

@@ -64,7 +64,8 @@ fn every_variable_is_in_the_manual_and_the_readme() {
 fn every_exit_code_is_in_the_manual_the_readme_and_the_help() {
     let (manual, readme) = (file("man/budget-tee.1"), file("README.md"));
     let help = String::from_utf8(run(&["--help"], b"").out).expect("UTF-8");
-    let exits = [Exit::Refused, Exit::Stopped, Exit::Failed, Exit::CannotRun, Exit::NotFound, Exit::ReaderGone];
+    let exits =
+        [Exit::Refused, Exit::Stopped, Exit::Idle, Exit::Failed, Exit::CannotRun, Exit::NotFound, Exit::ReaderGone];
     for code in exits.map(Exit::code) {
         assert!(manual.contains(&format!(".It {code}\n")), "{code} in the manual");
         assert!(

@@ -639,6 +639,78 @@ fn linger_leaves_a_command_alone_that_continues_after_a_result() {
 }
 
 #[test]
+fn idle_ends_a_command_whose_stream_is_silent() {
+    let ran = wrapped(&["-q", "--idle", "0.2s"], "echo '{}'; exec sleep 60");
+    assert_eq!((ran.code(), ran.out.as_slice()), (Some(124), b"{}\n" as &[u8]));
+    assert_eq!(ran.err.trim_end(), "budget-tee: the stream has been silent for 0.2s; ending the command (--idle)");
+    // Lines in time keep it going, and it keeps its own exit code.
+    let script = "for n in 1 2 3 4 5 6; do echo '{}'; sleep 0.1; done; exit 5";
+    let ran = wrapped(&["-q", "--idle", "0.5s"], script);
+    assert_eq!((ran.code(), ran.err.as_str()), (Some(5), ""));
+}
+
+#[test]
+fn a_reader_that_stalls_is_no_silence_of_the_command() {
+    let (mut child, mut stdout) = start(&["-q", "--idle", "0.1s"], "head -c 3000000 /dev/zero; exit 5");
+    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 400_000_000 };
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), rustix::process::PidfdFlags::empty());
+    let mut fds = [rustix::event::PollFd::from_borrowed_fd(
+        pidfd.as_ref().map(std::os::fd::AsFd::as_fd).expect("exists"),
+        rustix::event::PollFlags::IN,
+    )];
+    assert_eq!(rustix::event::poll(&mut fds, Some(&timeout)).expect("polls"), 0);
+    let mut all = Vec::new();
+    stdout.read_to_end(&mut all).expect("readable");
+    assert_eq!((child.wait().expect("ends").code(), all.len()), (Some(5), 3_000_000));
+}
+
+#[test]
+fn reap_ends_what_the_command_leaves_running() {
+    for stubborn in ["", "trap '' TERM; "] {
+        let script =
+            format!("(setsid sh -c \"{stubborn}echo pid \\$\\$; while :; do sleep 0.01; done\" &); read line; exit 6");
+        let (mut child, mut stdout) = start(&["-q", "--reap", "-k", "0.1s"], &script);
+        let pid = pid_in(&read_until(&mut stdout, "\n"));
+        child.stdin.take().expect("piped").write_all(b"\n").expect("written");
+        assert_eq!(child.wait().expect("ends").code(), Some(6), "{stubborn}");
+        assert!(!is_alive(pid), "{stubborn}");
+    }
+    assert_eq!(run(&["-q", "--reap", "--no-reap", "--", "true"], b"").code(), Some(0));
+}
+
+#[test]
+fn a_command_that_ends_by_itself_when_told_to_was_interrupted() {
+    for (signal, name, code) in [(Signal::TERM, "TERM", 143), (Signal::INT, "INT", 130), (Signal::HUP, "HUP", 0)] {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let path = file.path().to_str().expect("UTF-8");
+        let script = format!("trap 'exit {code}' {name}; echo ready; while :; do sleep 0.01; done");
+        let (mut child, mut stdout) = start(&["--summary", path], &script);
+        read_until(&mut stdout, "ready\n");
+        kill(&child, signal);
+        assert_eq!(child.wait().expect("ends").code(), Some(code));
+        let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("a summary")).expect("JSON");
+        assert_eq!((&facts["outcome"], &facts["exit_code"]), (&"interrupted".into(), &code.into()));
+        assert_eq!(facts["signal"], name);
+    }
+}
+
+#[test]
+fn the_report_tells_the_code_or_the_signal() {
+    for (script, says) in [
+        ("exit 0", "sh completed: "),
+        ("exit 3", "sh completed with exit code 3: "),
+        ("kill -USR1 $$", "sh interrupted by USR1: "),
+        (
+            "trap 'exit 143' TERM; kill -TERM $PPID; while :; do sleep 0.01; done",
+            "sh interrupted by TERM, exit code 143: ",
+        ),
+    ] {
+        let ran = wrapped(&[], script);
+        assert!(ran.err.contains(says), "{}", ran.err);
+    }
+}
+
+#[test]
 fn a_program_on_node_that_exits_at_once_loses_nothing() {
     if Command::new("node").arg("--version").output().is_err() {
         let note = b"skipped a_program_on_node_that_exits_at_once_loses_nothing: no node here\n";

@@ -45,9 +45,9 @@ Examples:
   ... | budget-tee -l 2M -b /review=50k -n /review >run.jsonl
 
 Exit codes: the command's own, or 0 when all was forwarded; 121 refused before
-the start; 122 stopped at a limit; 125 budget-tee failed; 126 COMMAND cannot be
-run; 127 it was not found; 141 the reader of stdout went away; 128+N ended by
-signal N. More in budget-tee(1).
+the start; 122 stopped at a limit; 124 silent for too long (--idle); 125
+budget-tee failed; 126 COMMAND cannot be run; 127 it was not found; 141 the
+reader of stdout went away; 128+N ended by signal N. More in budget-tee(1).
 ";
 
 /// The options; each doc comment is the help of its option.
@@ -171,6 +171,18 @@ struct Options {
     #[arg(long, value_name = "DURATION", help_heading = "Ending a command")]
     #[arg(allow_hyphen_values = true, value_parser = values::duration)]
     linger: Option<Duration>,
+
+    /// End a command whose stream is silent for so long
+    #[arg(long, value_name = "DURATION", help_heading = "Ending a command")]
+    #[arg(allow_hyphen_values = true, value_parser = values::duration)]
+    idle: Option<Duration>,
+
+    /// End what a command leaves running when it ends
+    #[arg(long, help_heading = "Ending a command")]
+    reap: bool,
+
+    #[arg(long, hide = true, overrides_with = "reap")]
+    no_reap: bool,
 
     /// Run once per budget when it passes --warn-at
     #[arg(long, value_name = "COMMAND", help_heading = "Budgets", value_hint = ValueHint::CommandString)]

@@ -220,6 +220,8 @@ impl Options {
             signal: self.signal.map_or(Some(Signal::TERM), |FirstSignal(signal)| signal),
             grace: Some(grace).filter(|grace| !grace.is_zero()),
             linger: self.linger.filter(|linger| !linger.is_zero()),
+            idle: self.idle.filter(|idle| !idle.is_zero()),
+            reap: self.reap,
         }
     }
 

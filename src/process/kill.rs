@@ -29,6 +29,10 @@ pub struct KillPolicy {
     pub grace: Option<Duration>,
     /// How long a command may stay after its `result` record; `None` for ever.
     pub linger: Option<Duration>,
+    /// How long a command's stream may be silent; `None` for ever.
+    pub idle: Option<Duration>,
+    /// Whether to end what a command has left running when it has ended.
+    pub reap: bool,
 }
 
 impl KillPolicy {
@@ -79,6 +83,16 @@ pub(crate) struct Silence {
 impl Silence {
     pub(crate) fn new(bytes: u64, now: Instant) -> Self {
         Silence { bytes, since: now }
+    }
+
+    /// When to look again where so long a silence matters: ten times in it, and each second at most.
+    pub(crate) fn due(&self, silence: Duration, now: Instant) -> Instant {
+        now + (silence / 10).clamp(QUIET_STEP, Duration::from_secs(1))
+    }
+
+    /// Begins anew: nothing could have come.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        self.since = now;
     }
 
     /// Looks again. Returns how long nothing has come.

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ struct Wakes {
     ended: Wake,
     /// The relay is to forward what there is and wait for nothing more.
     finish: Wake,
+    /// The relay waits for stdout.
+    is_writing: AtomicBool,
 }
 
 /// The relay at work, and everything that is waited for.
@@ -71,7 +74,8 @@ impl<'a> Watch<'a> {
         ends_at_stop: bool,
     ) -> io::Result<Self> {
         let new = Wake::new;
-        let wakes = Arc::new(Wakes { news: new()?, urgent: new()?, ended: new()?, finish: new()? });
+        let (news, urgent, ended, finish) = (new()?, new()?, new()?, new()?);
+        let wakes = Arc::new(Wakes { news, urgent, ended, finish, is_writing: AtomicBool::new(false) });
         // Only then does a filter poll before each read, which costs a system call.
         let can_be_stopped = ends_at_stop && job.keeper.as_ref().is_some_and(|keeper| keeper.limited);
         let (run, screen, of_relay) = (Arc::clone(&job.run), Arc::clone(&job.screen), Arc::clone(&wakes));
@@ -87,12 +91,18 @@ impl<'a> Watch<'a> {
                 ends_at_stop,
                 finish: &of_relay.finish,
                 can_be_stopped,
+                is_writing: &of_relay.is_writing,
             };
             let end = relay.relay(&input, stdout());
             close_streams(ends_at_stop && end != End::Stream);
             end
         })?;
         Ok(Watch { job, signals, wakes, relay: Some(relay), can_be_stopped, redraw: Redraw::default() })
+    }
+
+    /// Whether the relay waits for stdout, and not for the stream.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.wakes.is_writing.load(Ordering::Relaxed)
     }
 
     /// Makes the relay forward what there is and wait for nothing more.
@@ -114,7 +124,7 @@ impl<'a> Watch<'a> {
         let time = [self.redraw.wait(), due].into_iter().flatten().min();
         // Once the relay has ended, stdout is /dev/null.
         let stdout_too = stdout_too && self.relay.is_some();
-        let [news, urgent, ended, signals, reader_gone, ledger, ..] = {
+        let [news, urgent, ended, _, reader_gone, ledger, ..] = {
             let input = |fd| Some((fd, PollFlags::IN));
             let fds = [
                 input(self.wakes.news.as_fd()),
@@ -146,16 +156,16 @@ impl<'a> Watch<'a> {
         if ended {
             brought.end = self.relay.take().map(|relay| self.ended(relay));
         }
-        // At the end in any case: one that came before it may have been handled only as the poll returned.
-        if signals || ended {
-            let (redraw, others) = self.signals.arrived().partition(|signal| signals::REDRAW.contains(signal));
-            brought.signals = others;
-            if redraw.contains(&SIGCONT) {
-                // At once: `fg` brings the bars back.
-                self.redraw = Redraw::default();
-            }
-            self.redraw.wanted |= !Vec::is_empty(&redraw);
+        // Whether or not their descriptor was among those that were ready: a signal that came before the end of the
+        // stream may be delivered just after the poll, and would be missed (one in eight times).
+        let (redraw, others): (Vec<i32>, _) =
+            self.signals.arrived().partition(|signal| signals::REDRAW.contains(signal));
+        brought.signals = others;
+        if redraw.contains(&SIGCONT) {
+            // At once: `fg` brings the bars back.
+            self.redraw = Redraw::default();
         }
+        self.redraw.wanted |= !redraw.is_empty();
         self.keep_up();
         Ok(brought)
     }

@@ -16,10 +16,11 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SI
 use crate::error::Exit;
 use crate::process::child::{self, Child};
 use crate::process::job::Job;
-use crate::process::kill::{Ending, KillPolicy, Quiet, SENT_TWICE, sent_to};
+use crate::process::kill::{Ending, KillPolicy, Quiet, SENT_TWICE, Silence, sent_to};
 use crate::process::phase::{self, Origin};
 use crate::process::signals::{self, Signals};
 use crate::process::watch::{News, Watch};
+use crate::show::text::seconds;
 use crate::stream::relay::End;
 
 /// How long the pipe of a child that has ended may stay open before budget-tee forwards what is in it
@@ -41,6 +42,8 @@ enum EndReason {
     Unwritable,
     /// It has done its work and does not end.
     Lingers,
+    /// Its stream was silent for too long.
+    Idle,
     /// budget-tee was told to end.
     Told,
 }
@@ -62,8 +65,11 @@ pub fn wrap(job: &mut Job, command: &[OsString], policy: KillPolicy) -> io::Resu
         end: None,
         drain: Drain::NotYet,
         idle_turn: None,
+        silence: Silence::new(0, Instant::now()),
         stdout_is_terminal: isatty(stdout()),
         told: None,
+        passed_on: None,
+        reaps: false,
     };
     let result = Watch::start(job, signals, output, false).and_then(|watch| phase::run(watch, &mut wrap));
     if result.is_err() {
@@ -87,10 +93,15 @@ struct Wrap {
     drain: Drain,
     /// The turn that is over, and since when.
     idle_turn: Option<(u64, Instant)>,
+    silence: Silence,
     /// Asked at the start: a terminal that has been closed could not be asked any more.
     stdout_is_terminal: bool,
     /// A signal that ends budget-tee itself, since the command had ended before.
     told: Option<i32>,
+    /// A signal that asked the command and budget-tee to end.
+    passed_on: Option<i32>,
+    /// What the command has left running is being ended.
+    reaps: bool,
 }
 
 /// How far the pipe of a command that has ended is waited for.
@@ -103,14 +114,15 @@ enum Drain {
 }
 
 impl Origin for Wrap {
-    fn due(&self, _now: Instant) -> Option<Instant> {
+    fn due(&self, now: Instant) -> Option<Instant> {
         let drain = match self.drain {
             Drain::Until(due) => Some(due),
             Drain::NotYet | Drain::Over => None,
         };
         let ending = self.ending.and_then(|ending| ending.due);
         let quiet = self.quiet.map(|quiet| quiet.due);
-        [ending, drain, quiet, self.rest_due, self.lingers_until()].into_iter().flatten().min()
+        let silence = self.minds_silence().map(|idle| self.silence.due(idle, now));
+        [ending, drain, quiet, silence, self.rest_due, self.lingers_until()].into_iter().flatten().min()
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -142,11 +154,17 @@ impl Origin for Wrap {
     }
 
     fn signalled(&mut self, signal: i32, job: &mut Job, now: Instant) {
+        if signals::END.contains(&signal) && self.child.status.is_none() {
+            self.passed_on.get_or_insert(signal);
+        }
         match signal {
             SIGCHLD | SIGTSTP => {}
             // There is nobody to pass it on to: what is left is the pipe, which the sender need not wait for.
             SIGINT | SIGQUIT | SIGHUP | SIGTERM if self.child.status.is_some() && self.reason.is_none() => {
-                self.told = Some(signal)
+                self.told = Some(signal);
+                if self.reaps {
+                    self.send(Signal::KILL, job);
+                }
             }
             SIGTERM if self.ending.is_some_and(|ending| ending.begun.elapsed() < SENT_TWICE) => {}
             SIGTERM if self.reason.is_some() => self.send(Signal::KILL, job),
@@ -169,6 +187,7 @@ impl Origin for Wrap {
 
     fn step(&mut self, watch: &mut Watch<'_>, news: &News, now: Instant) -> Option<Exit> {
         self.look_at_run(watch.job, now);
+        self.look_at_silence(watch, now);
         match news.end {
             Some(End::Unwritable(_) | End::Unreadable(_)) => self.end_for(EndReason::Unwritable, watch.job),
             Some(End::ReaderGone) => self.end_for(EndReason::ReaderGone, watch.job),
@@ -203,6 +222,25 @@ impl Wrap {
             job.say("the command has not ended after its result record; ending it (--linger)");
             self.end_for(EndReason::Lingers, job);
         }
+    }
+
+    /// Ends the command where its stream has been silent for too long.
+    fn look_at_silence(&mut self, watch: &mut Watch<'_>, now: Instant) {
+        let Some(idle) = self.minds_silence() else { return };
+        if watch.is_writing() {
+            self.silence.excuse(now);
+        }
+        let bytes = watch.job.run().bytes();
+        if self.silence.look(bytes, now) >= idle {
+            let idle = seconds(idle.as_secs_f64());
+            watch.job.say(&format!("the stream has been silent for {idle}; ending the command (--idle)"));
+            self.end_for(EndReason::Idle, watch.job);
+        }
+    }
+
+    /// How long a silence ends the command; `None` where none does, or no longer.
+    fn minds_silence(&self) -> Option<Duration> {
+        self.policy.idle.filter(|_| self.reason.is_none() && self.child.status.is_none())
     }
 
     /// When the command has stayed too long after its `result` record; `None` where it may stay.
@@ -243,7 +281,10 @@ impl Wrap {
         // Where the reader went away, as with `| head`, all is well: nothing is reported.
         if !is_first && count > 0 && self.reason != Some(EndReason::ReaderGone) {
             let sent = sent_to(signal, count);
-            job.say(&format!("the command has not ended; {sent} of it"));
+            match self.reaps {
+                true => job.say(&format!("what the command left running has not ended; {sent}")),
+                false => job.say(&format!("the command has not ended; {sent} of it")),
+            }
         }
     }
 
@@ -251,9 +292,15 @@ impl Wrap {
     fn take_steps(&mut self, watch: &mut Watch<'_>, now: Instant) -> Option<Exit> {
         let forwarded = self.end.is_some();
         // A signal that is only passed on is for the child: what it leaves behind is left alone.
-        let gone = match self.reason {
-            Some(EndReason::Told) | None => self.child.status.is_some(),
-            Some(_) => self.child.alone,
+        let leaves_rest = matches!(self.reason, Some(EndReason::Told) | None);
+        if leaves_rest && self.policy.reap && !self.reaps && self.child.status.is_some() && !self.child.alone {
+            // The time for the command itself is over, whatever was sent to it.
+            (self.reaps, self.ending) = (true, None);
+            self.send(Signal::TERM, watch.job);
+        }
+        let gone = match leaves_rest && !self.reaps {
+            true => self.child.status.is_some(),
+            false => self.child.alone,
         };
         if gone && (forwarded || self.told.is_some()) {
             return Some(self.exit(watch.job));
@@ -294,6 +341,7 @@ impl Wrap {
             Some(EndReason::Stop) => return Exit::Stopped,
             Some(EndReason::ReaderGone) => return Exit::ReaderGone,
             Some(EndReason::Unwritable) => return Exit::Failed,
+            Some(EndReason::Idle) => return Exit::Idle,
             _ if job.run().is_stopped() => return Exit::Stopped,
             reason => reason == Some(EndReason::Lingers),
         };
@@ -305,7 +353,10 @@ impl Wrap {
             (None, Some((Some(code), _))) if lingered && by_signal.contains(&code) => Exit::Child(0),
             (None, Some((None, _)) | None) if lingered => Exit::Child(0),
             (Some(signal), _) | (None, Some((_, Some(signal)))) => Exit::Signal(signal),
-            (None, Some((code, None))) => Exit::Child(code.unwrap_or_default()),
+            (None, Some((code, None))) => {
+                let code = code.unwrap_or_default();
+                self.passed_on.map_or(Exit::Child(code), |signal| Exit::Interrupted(code, signal))
+            }
             // Not even KILL has ended it.
             (None, None) => Exit::Signal(SIGKILL),
         }

@@ -199,16 +199,25 @@ pub(crate) fn report(run: &Run, exit: Exit, style: Style) -> String {
 }
 
 /// How the run ended, in the words of the report.
-fn outcome(run: &Run, exit: Exit) -> &'static str {
+fn outcome(run: &Run, exit: Exit) -> String {
+    let code = match exit {
+        Exit::Child(code @ 1..) => format!(" with exit code {code}"),
+        _ => String::new(),
+    };
     match (Outcome::of(exit, run.budgets.exceeded().is_some(), run.meter.usage_seen()), run.stop_reason()) {
-        (Outcome::Completed, _) => "completed",
-        (Outcome::Exceeded, _) => "completed, budget exceeded",
-        (Outcome::Stopped, Some(StopReason::Ledger)) => "stopped, ledger unreachable",
-        (Outcome::Stopped, Some(StopReason::NextCall)) => "stopped before a call that does not fit",
-        (Outcome::Stopped, Some(StopReason::Unpriced)) => "stopped, model without a price",
-        (Outcome::Stopped, Some(StopReason::Budget) | None) => "stopped, budget exceeded",
-        (Outcome::Refused, _) => "refused",
-        (Outcome::Interrupted, _) => "interrupted",
+        (Outcome::Completed, _) => format!("completed{code}"),
+        (Outcome::Exceeded, _) => format!("completed{code}, budget exceeded"),
+        (Outcome::Stopped, Some(StopReason::Ledger)) => "stopped, ledger unreachable".to_owned(),
+        (Outcome::Stopped, Some(StopReason::NextCall)) => "stopped before a call that does not fit".to_owned(),
+        (Outcome::Stopped, Some(StopReason::Unpriced)) => "stopped, model without a price".to_owned(),
+        (Outcome::Stopped, Some(StopReason::Budget) | None) => "stopped, budget exceeded".to_owned(),
+        (Outcome::Refused, _) => "refused".to_owned(),
+        (Outcome::Interrupted, _) => match (exit, exit.signal()) {
+            (Exit::Idle, _) => "ended, stream silent for too long".to_owned(),
+            (Exit::Interrupted(code, _), Some(signal)) => format!("interrupted by {signal}, exit code {code}"),
+            (_, Some(signal)) => format!("interrupted by {signal}"),
+            (_, None) => "interrupted".to_owned(),
+        },
     }
 }
 

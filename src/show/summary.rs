@@ -35,6 +35,8 @@ struct Summary<'a> {
     v: u32,
     outcome: Outcome,
     exit_code: i32,
+    /// The signal that ended the run, by its name.
+    signal: Option<&'static str>,
     name: Option<&'a str>,
     mode: Mode,
     stopped_by: Option<StopReason>,
@@ -99,6 +101,7 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
         v: 1,
         outcome,
         exit_code: exit.code(),
+        signal: exit.signal(),
         name: run.name.as_deref(),
         mode: run.mode,
         // A signal or a failure may end a run that was being stopped.

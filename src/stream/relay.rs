@@ -5,6 +5,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -69,6 +70,8 @@ pub(crate) struct Relay<'a> {
     pub(crate) finish: &'a Wake,
     /// Whether that may happen while it waits for an input that blocks: others can exceed a budget.
     pub(crate) can_be_stopped: bool,
+    /// Up while the output is being written: as long as it takes nothing, nothing is read.
+    pub(crate) is_writing: &'a AtomicBool,
 }
 
 impl Relay<'_> {
@@ -151,7 +154,10 @@ impl Relay<'_> {
             if ends {
                 give_back(&input, rest.len());
             }
-            match self.forward(taken, &output) {
+            self.is_writing.store(true, Ordering::Relaxed);
+            let written = self.forward(taken, &output);
+            self.is_writing.store(false, Ordering::Relaxed);
+            match written {
                 Ok(()) => {}
                 Err(Errno::PIPE) => return Some(End::ReaderGone),
                 Err(error) => return Some(End::Unwritable(error)),
