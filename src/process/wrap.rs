@@ -20,7 +20,6 @@ use crate::process::kill::{Ending, KillPolicy, Quiet, SENT_TWICE, Silence, sent_
 use crate::process::phase::{self, Origin};
 use crate::process::signals::{self, Signals};
 use crate::process::watch::{News, Watch};
-use crate::show::text::seconds;
 use crate::stream::relay::End;
 
 /// How long the pipe of a child that has ended may stay open before budget-tee forwards what is in it
@@ -232,8 +231,7 @@ impl Wrap {
         }
         let bytes = watch.job.run().bytes();
         if self.silence.look(bytes, now) >= idle {
-            let idle = seconds(idle.as_secs_f64());
-            watch.job.say(&format!("the stream has been silent for {idle}; ending the command (--idle)"));
+            watch.job.say("the stream has been silent for too long; ending the command (--idle)");
             self.end_for(EndReason::Idle, watch.job);
         }
     }
