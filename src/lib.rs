@@ -49,6 +49,7 @@
 //! show/
 //!   status.rs          the report of --status
 //!   summary.rs         the summary of a run as JSON
+//!   output.rs          the file of --summary
 //!   report.rs          notices, and the report at the end
 //!   bar.rs             a budget as a line with a bar
 //!   screen.rs          the owner of stderr
@@ -134,6 +135,7 @@ pub mod run;
 /// What people and scripts are shown.
 pub mod show {
     pub(crate) mod bar;
+    pub mod output;
     pub(crate) mod report;
     pub mod screen;
     pub mod status;

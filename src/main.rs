@@ -1,8 +1,6 @@
 //! budget-tee: counts, forwards, shows, stops. See `budget-tee --help` and budget-tee(1).
 
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use budget_tee::cli::task::{self, RunTask, StatusTask, Task};
@@ -13,6 +11,7 @@ use budget_tee::ledger::keeper::{Keeper, Opened};
 use budget_tee::ledger::worker::unix_now;
 use budget_tee::process::job::Job;
 use budget_tee::process::{child, filter, wrap};
+use budget_tee::show::output::OutputFile;
 use budget_tee::show::screen::Screen;
 use budget_tee::show::status::{self, Status};
 use budget_tee::show::summary;
@@ -66,12 +65,12 @@ fn run(task: RunTask) -> Result<Exit, Error> {
 }
 
 /// Writes the summary. Returns how budget-tee exits.
-fn write_summary(job: &mut Job, (path, mut file): (PathBuf, File), exit: Exit, started: SystemTime) -> Exit {
+fn write_summary(job: &mut Job, mut file: OutputFile, exit: Exit, started: SystemTime) -> Exit {
     let json = summary::summary(&job.run(), exit, started, SystemTime::now());
-    match json.map_err(io::Error::from).and_then(|json| file.write_all(&json)) {
+    match json.map_err(io::Error::from).and_then(|json| file.write(&json)) {
         Ok(()) => exit,
         Err(error) => {
-            job.say(&Error::file("write", path, error).to_string());
+            job.say(&Error::file("write", file.path(), error).to_string());
             // Whoever asked for a summary must not take a run without one for a success; a failure that is
             // worse keeps its code.
             if exit.is_success() { Exit::Failed } else { exit }

@@ -354,6 +354,27 @@ fn a_full_disk_is_reported_as_a_failure() {
 }
 
 #[test]
+fn a_summary_is_replaced_as_a_whole_at_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, link) = (folder.path().join("spent.json"), folder.path().join("link"));
+    std::fs::write(&path, "the last one").expect("written");
+    std::os::unix::fs::symlink("spent.json", &link).expect("linked");
+    let summary = |link: &std::path::Path| ["-q", "--summary", link.to_str().expect("UTF-8")].map(str::to_owned);
+    let args = summary(&link);
+    let (mut child, mut stdin, mut stdout) = piped(&args.each_ref().map(String::as_str));
+    stdin.write_all(b"{}\n").expect("written");
+    read_until(&mut stdout, "{}\n");
+    kill(&child, Signal::KILL);
+    child.wait().expect("ends");
+    assert_eq!(std::fs::read_to_string(&path).expect("readable"), "the last one");
+    let ran = run(&args.each_ref().map(String::as_str), stream().as_bytes());
+    assert_eq!(ran.code(), Some(0));
+    assert!(std::fs::read_to_string(&path).expect("readable").contains("\"outcome\":\"completed\""));
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read_dir(&folder).expect("readable").count(), 2, "nothing is left beside it");
+}
+
+#[test]
 fn a_summary_that_cannot_be_written_is_a_failure() {
     let ran = run(&["-q", "--summary", "/dev/full"], stream().as_bytes());
     assert_eq!((ran.code(), ran.out.len()), (Some(125), stream().len()));

@@ -3,8 +3,7 @@
 //! Files that the options name are opened here, so that an error comes before anything is started.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -26,6 +25,7 @@ use crate::ledger::window::Window;
 use crate::process::hook::Hooks;
 use crate::process::kill::KillPolicy;
 use crate::run::Run;
+use crate::show::output::OutputFile;
 use crate::show::screen::Screen;
 use crate::show::text::{Style, clean, clean_os};
 
@@ -71,8 +71,8 @@ pub struct RunTask {
     pub screen: Screen,
     /// The commands of `--on-warn` and `--on-exceed`.
     pub hooks: Hooks,
-    /// The file for the summary, open, and its path.
-    pub summary: Option<(PathBuf, File)>,
+    /// The file for the summary.
+    pub summary: Option<OutputFile>,
 }
 
 /// What the command line, the environment and the configuration file ask for.
@@ -113,7 +113,6 @@ impl Options {
             let hint = format!("nothing to read: stdin is a terminal\nusage: {USAGE}\nTry budget-tee --help.");
             return Err(Error::Failed(hint));
         }
-        // Last, since it empties the file: an error in the options must not cost the last summary.
         let summary = self.summary_file()?;
         Ok(Task::Run(Box::new(RunTask {
             run,
@@ -246,12 +245,9 @@ impl Options {
         Ok(prices)
     }
 
-    fn summary_file(&self) -> Result<Option<(PathBuf, File)>, Error> {
+    fn summary_file(&self) -> Result<Option<OutputFile>, Error> {
         let Some(path) = &self.summary else { return Ok(None) };
-        // A device such as /dev/stderr, which may be a log file, must not be truncated.
-        let device = ["/dev/fd", "/dev/stdout", "/dev/stderr", "/proc/self/fd"].iter().any(|at| path.starts_with(at));
-        let file = File::options().create(true).write(true).append(device).truncate(!device).open(path);
-        file.map(|file| Some((path.clone(), file))).map_err(|error| Error::file("write", path, error))
+        OutputFile::new(path.clone()).map(Some).map_err(|error| Error::file("write", path, error))
     }
 
     fn uses_color(&self, stream: &impl anstream::stream::RawStream) -> bool {
