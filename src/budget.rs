@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::amount::{Amount, Amounts, Unit};
-use crate::count::tokens::{Classes, Counts, Spend};
+pub use crate::scope::{ByScope, Room, Scope, Totals};
 
 /// Tokens that a run is expected to use where `--estimate` does not say.
 // Not zero: of runs that start at once on the last tokens of a shared budget, not all may get in.
@@ -34,52 +34,6 @@ pub enum StopAt {
     After,
 }
 
-/// Which runs a budget covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// All runs.
-    Overall,
-    /// The runs of one command.
-    Command,
-}
-
-/// What is used or reserved in each scope that binds a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ByScope {
-    /// By all runs.
-    pub overall: Amounts,
-    /// By the runs of this run's command.
-    pub command: Amounts,
-}
-
-impl ByScope {
-    fn get(self, scope: Scope, unit: Unit) -> u64 {
-        match scope {
-            Scope::Overall => self.overall.get(unit),
-            Scope::Command => self.command.get(unit),
-        }
-    }
-}
-
-/// What the runs that share a ledger have spent, as far as it binds one of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// By all runs.
-    pub overall: Spend,
-    /// By the runs of this run's command.
-    pub command: Spend,
-    /// This run's own part of both.
-    pub own: Spend,
-}
-
-impl Totals {
-    /// What counts towards the budgets, with `unrecorded`, which this run has spent beyond `own`.
-    pub(crate) fn used(&self, unrecorded: Spend, classes: Classes) -> ByScope {
-        let used = |spend: Spend| Amounts::of(&spend.plus(unrecorded), classes);
-        ByScope { overall: used(self.overall), command: used(self.command) }
-    }
-}
-
 /// One budget: the overall one, or that of a command.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -94,6 +48,8 @@ pub struct Budget {
     /// Whether it binds this run; budgets of other commands are only shown.
     pub binds: bool,
     reported: Option<Threshold>,
+    /// How much of the limit was granted, beyond what was given.
+    granted: u64,
 }
 
 /// A mark that a budget passes, and is reported for once.
@@ -109,7 +65,7 @@ pub enum Threshold {
 impl Budget {
     /// A budget of which nothing has been used.
     pub fn new(command: Option<String>, amount: Amount, binds: bool) -> Self {
-        Budget { command, unit: amount.unit, limit: amount.value, used: 0, binds, reported: None }
+        Budget { command, unit: amount.unit, limit: amount.value, used: 0, binds, reported: None, granted: 0 }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -125,8 +81,8 @@ impl Budget {
     }
 
     fn room(&self, estimate: Estimate) -> Room {
-        let room = self.limit.checked_sub(estimate.of(self.unit, self.limit));
-        Room { scope: self.scope(), unit: self.unit, room }
+        let (unit, limit) = (self.unit, self.limit);
+        Room { scope: self.scope(), unit, limit, estimate: estimate.of(unit, limit) }
     }
 
     pub(crate) fn remaining(&self) -> u64 {
@@ -172,25 +128,6 @@ impl Estimate {
             Unit::Tokens => self.tokens.unwrap_or(DEFAULT_ESTIMATE.min(limit)),
             Unit::Usd => self.micro_usd.unwrap_or(0),
         }
-    }
-}
-
-/// The most that may be used and reserved of a budget for a run's estimate still to fit.
-// Data and no closure, since a server decides about it, in one step with the reservation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// The scope of the budget.
-    pub scope: Scope,
-    /// The unit of `room`.
-    pub unit: Unit,
-    /// Tokens or micro-dollars; `None` where the estimate is more than the whole limit.
-    pub room: Option<u64>,
-}
-
-impl Room {
-    pub(crate) fn is_enough(self, used: ByScope, reserved: ByScope) -> bool {
-        let of = |amounts: ByScope| amounts.get(self.scope, self.unit);
-        self.room.is_some_and(|room| of(used).saturating_add(of(reserved)) <= room)
     }
 }
 
@@ -259,7 +196,8 @@ impl Budgets {
         let fits = |budget: &Budget| {
             // A room looks at one scope and one unit: whichever these are, the budget's own figure is meant.
             let used = Amounts { tokens: budget.used, micro_usd: budget.used };
-            budget.room(estimate).is_enough(ByScope { overall: used, command: used }, reserved)
+            let used = ByScope { overall: used, command: used };
+            budget.room(estimate).is_enough(used, reserved, ByScope::default())
         };
         self.binding().find(|budget| !fits(budget)).map(|budget| Unfit {
             budget: budget.clone(),
@@ -279,6 +217,26 @@ impl Budgets {
     pub(crate) fn set_all(&mut self, used: impl Fn(Option<&str>) -> Amounts) {
         for budget in &mut self.list {
             budget.used = used(budget.command.as_deref()).get(budget.unit);
+        }
+    }
+
+    /// Adds budgets of these commands, or of all, as far as there are none yet; they bind nobody.
+    pub(crate) fn add_missing<'a>(&mut self, limits: impl Iterator<Item = (Option<&'a str>, Amount)>) {
+        let known = |name: Option<&str>, unit| self.list.iter().any(|b| b.command.as_deref() == name && b.unit == unit);
+        let new: Vec<_> = limits.filter(|(name, amount)| !known(*name, amount.unit)).collect();
+        let new = new.into_iter().map(|(name, amount)| Budget::new(name.map(str::to_owned), amount, false));
+        let all = std::mem::take(&mut self.list).into_iter().chain(new).collect();
+        self.list = Budgets::new(all, self.warn_at).list;
+    }
+
+    /// Takes in what was granted beyond the limits, by the command.
+    pub(crate) fn grant(&mut self, granted: impl Fn(Option<&str>) -> Amounts) {
+        for budget in &mut self.list {
+            let granted = granted(budget.command.as_deref()).get(budget.unit);
+            // A budget that was raised can be passed once more.
+            budget.reported = budget.reported.filter(|_| granted <= budget.granted);
+            budget.limit = budget.limit.saturating_sub(budget.granted).saturating_add(granted);
+            budget.granted = granted;
         }
     }
 

@@ -41,6 +41,7 @@
 //!     address.rs       redis://HOST/DB/NAME
 //!   store.rs           what every ledger can do, and what a run asks of one
 //!   book.rs            what entries add up to
+//!   limits.rs          the limits and grants that a ledger keeps
 //!   runs.rs            what each run has spent and reserved
 //!   spans.rs           what commands spent when
 //!   index.rs           names by number
@@ -56,6 +57,7 @@
 //!   text.rs            cleans, measures and cuts text
 //! run.rs               one stream's state, and why it stops
 //! budget.rs            limits, estimates, thresholds, verdicts
+//! scope.rs             what is used, reserved and granted, by all runs and by those of a command
 //! stream/
 //!   relay.rs           bytes in, bytes out
 //!   sieve.rs           skips lines without a known word; a new key needs its word here too
@@ -132,6 +134,7 @@ pub mod process {
     pub(crate) mod writers;
 }
 pub mod run;
+pub mod scope;
 /// What people and scripts are shown.
 pub mod show {
     pub(crate) mod bar;

@@ -3,11 +3,12 @@
 use std::io::{self, Write as _};
 use std::time::SystemTime;
 
-use budget_tee::cli::task::{self, RunTask, StatusTask, Task};
+use budget_tee::cli::task::{self, GrantTask, RunTask, StatusTask, Task};
 use budget_tee::error::{Error, Exit};
 use budget_tee::ledger;
 use budget_tee::ledger::book::Book;
 use budget_tee::ledger::keeper::{Keeper, Opened};
+use budget_tee::ledger::window::Window;
 use budget_tee::ledger::worker::unix_now;
 use budget_tee::process::job::Job;
 use budget_tee::process::{child, filter, wrap};
@@ -23,6 +24,7 @@ fn main() {
         None => task::parse().and_then(|task| match task {
             Task::Print(text) => print(&text).map(|()| Exit::Done),
             Task::Status(task) => report_status(*task),
+            Task::Grant(task) => grant(&task),
             Task::Run(task) => run(*task),
         }),
     };
@@ -80,9 +82,15 @@ fn write_summary(job: &mut Job, mut file: OutputFile, exit: Exit, started: Syste
 
 /// Prints the status of a ledger's budgets; the exit code says whether one is exceeded.
 fn report_status(task: StatusTask) -> Result<Exit, Error> {
-    let StatusTask { location, mut run, window, json, style } = task;
+    let StatusTask { location, mut run, mut window, zone, json, style } = task;
     let now = unix_now();
-    let ledger = ledger::read(&location, window.clone(), now)?;
+    let mut ledger = ledger::read(&location, window.clone(), now)?;
+    // With the window that the runs were given, where none was asked for.
+    let kept = ledger.as_ref().map_or("", |ledger| ledger.book().limits().window());
+    if let Some(kept) = zone.and_then(|zone| Window::of(kept, zone)) {
+        ledger = ledger::read(&location, Some(kept.clone()), now)?;
+        window = Some(kept);
+    }
     let empty = Book::new(window.clone());
     let (book, alive, now) = match &ledger {
         Some(ledger) => (ledger.book(), ledger.alive(run.classes), ledger.time(now)),
@@ -101,6 +109,16 @@ fn report_status(task: StatusTask) -> Result<Exit, Error> {
     };
     print(&text)?;
     Ok(if status.is_exceeded() { Exit::Stopped } else { Exit::Done })
+}
+
+/// Adds to a budget of a ledger for the period that is now.
+fn grant(task: &GrantTask) -> Result<Exit, Error> {
+    let GrantTask { location, name, amounts } = task;
+    let mut ledger = ledger::open_there(location)?;
+    if !ledger.grant(name.as_deref(), *amounts, unix_now())? {
+        return Err(Error::Failed(format!("there is no ledger {location} yet")));
+    }
+    Ok(Exit::Done)
 }
 
 /// Prints a text on stdout, in place of a stream.

@@ -54,11 +54,11 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     // Multiples of 250, so that equal amounts occur.
     let sum = (0..8u64, 0..8u64);
     let sum = sum.prop_map(|(tokens, micro_usd)| Amounts { tokens: tokens * 250, micro_usd: micro_usd * 250 });
-    let room =
-        (any::<bool>(), any::<bool>(), prop::option::weighted(0.9, 0..16u64)).prop_map(|(of_command, usd, room)| {
-            let scope = if of_command { Scope::Command } else { Scope::Overall };
-            Room { scope, unit: if usd { Unit::Usd } else { Unit::Tokens }, room: room.map(|room| room * 250) }
-        });
+    let room = (any::<bool>(), any::<bool>(), 0..20u64, 0..10u64).prop_map(|(of_command, usd, limit, estimate)| {
+        let scope = if of_command { Scope::Command } else { Scope::Overall };
+        let unit = if usd { Unit::Usd } else { Unit::Tokens };
+        Room { scope, unit, limit: limit * 250, estimate: estimate * 250 }
+    });
     let start = (prop::option::of(0..3usize), sum, prop::collection::vec(room, 0..3), any::<bool>());
     let start = start.prop_map(|(name, reservation, mut rooms, must_fit)| {
         // A run without a name has no budget of its own.
@@ -81,7 +81,8 @@ fn answers(location: &Location, events: &[Event]) -> Vec<String> {
         match event {
             Event::Start { name, reservation, rooms, must_fit } => {
                 let mode = if *must_fit { Mode::Block } else { Mode::Warn };
-                let request = Request { reservation: *reservation, classes, rooms: rooms.clone(), mode };
+                let request =
+                    Request { reservation: *reservation, classes, rooms: rooms.clone(), mode, ..Request::default() };
                 let name = name.map(|name| NAMES[name]);
                 let mut ledger = ledger::open(location, name, None, now).expect("opens");
                 let admission = ledger.admit(&request, now).expect("answers");
@@ -543,6 +544,43 @@ fn a_window_is_measured_on_the_servers_clock() {
 }
 
 #[test]
+fn a_calendar_period_begins_at_local_midnight_on_the_servers_clock() {
+    let Some((server, location)) = ledger() else { return };
+    let (now, _): (u64, u64) = server.ask(&["TIME"]);
+    // Today began two hours ago, by a clock in a zone of its own, and so did the week and the month: another zone
+    // makes no other day of them.
+    let west = (now + 86_400 - 7200) % 86_400 / 900 * 900;
+    let zone = format!("<here>{}:{:02}", west / 3600, west % 3600 / 60);
+    let midnight = now - (now + 86_400 - west) % 86_400;
+    for (level, step, period) in [("minutes", 60, "day"), ("hours", 3600, "week"), ("hours", 3600, "month")] {
+        server.ask::<()>(&["FLUSHALL"]);
+        assert_eq!(run_with(&location, &["-q", "-n", "/a"], &assistant("a", 500)).code(), Some(0));
+        let output = with(&location, &["--status", "--json", "-w", period]).env("TZ", &zone).output().expect("runs");
+        let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let from = facts["at"].as_f64().expect("a time") - facts["window_seconds"].as_f64().expect("a number");
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time")]
+        let from = from.round() as u64;
+        assert!(period != "day" || from == midnight, "{from} {midnight}");
+        let key = format!("budget-tee:{{nightly}}:{level}");
+        for (span, tokens) in [(from.div_ceil(step), "30 0 0 0 7"), (from / step - 1, "7000 0 0 0 1")] {
+            server.ask::<u64>(&["HSET", &key, &format!("{span} /b"), tokens]);
+            server.ask::<u64>(&["ZADD", &format!("{key}:at"), &span.to_string(), &format!("{span} /b")]);
+        }
+        let run = |args: &[&str], input: &str| {
+            let mut command = with(&location, &[&["-q", "-w", period], args].concat());
+            command.env("TZ", &zone);
+            finish(command, input.as_bytes())
+        };
+        let ran = run(&["--status", "--json", "-l", "1k"], "");
+        let facts: serde_json::Value = serde_json::from_slice(&ran.out).expect("JSON");
+        assert_eq!((&facts["counted"], &facts["commands"]["/b"]), (&530.into(), &30.into()), "{period}");
+        let start = |limit: &str| run(&["-m", "block", "-e", "0", "-l", limit], NO_SPEND);
+        assert_eq!((start("529").code(), start("530").code()), (Some(121), Some(0)), "{period}");
+        assert!(start("529").err.contains("it resets "), "{}", start("529").err);
+    }
+}
+
+#[test]
 fn a_command_budget_in_dollars_works_on_a_server() {
     let Some((_server, location)) = ledger() else { return };
     let args = ["-q", "-b", "/a=1000000", "-b", "/a=0.05usd", "-l", "1usd", "-m", "block", "-n", "/a"];
@@ -551,7 +589,8 @@ fn a_command_budget_in_dollars_works_on_a_server() {
     assert_eq!(run_with(&location, &[&args[..], &["-e", "0.03usd"]].concat(), &line("b")).code(), Some(121));
     assert_eq!(run_with(&location, &[&args[..], &["-e", "0.02usd"]].concat(), &line("b")).code(), Some(122));
     let (facts, code) = status(&location, &["-l", "0.06usd"]);
-    assert_eq!((&facts["budgets"][0]["used"], code), (&0.06.into(), Some(0)));
+    // The budget of /a that the runs were given is exceeded.
+    assert_eq!((&facts["budgets"][0]["used"], code), (&0.06.into(), Some(122)));
 }
 
 #[test]

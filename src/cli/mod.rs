@@ -127,6 +127,11 @@ struct Options {
     #[arg(allow_hyphen_values = true, value_parser = values::window)]
     window: Option<WindowForm>,
 
+    /// Add AMOUNT to a budget for the present period; exit
+    #[arg(long, value_name = "AMOUNT", help_heading = "Shared budgets")]
+    #[arg(allow_hyphen_values = true)]
+    grant: Vec<Amount>,
+
     /// Print the budgets' status; exit 0, or 122 if exceeded
     #[arg(long, help_heading = "Shared budgets")]
     status: bool,
@@ -277,6 +282,7 @@ impl Options {
         // From two places the last one wins; in one it is a mistake, and which of them was meant is unknown.
         let limits = self.limit.iter().chain(&self.overall_cost_budget);
         check_once("--limit", limits.map(|amount| ("", amount.unit)))?;
+        check_once("--grant", self.grant.iter().map(|amount| ("", amount.unit)))?;
         check_once("--estimate", self.estimate.iter().map(|amount| ("", amount.unit)))?;
         let budgets = self.command_budget.iter().chain(&self.command_cost_budget);
         check_once("--command-budget", budgets.map(|budget| (budget.name.as_str(), budget.amount.unit)))

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ColorChoice, CommandFactory};
+use jiff::tz::TimeZone;
 use rustix::process::Signal;
 
-use crate::amount::Unit;
+use crate::amount::{Amounts, Unit};
 use crate::budget::{Budget, Budgets, Estimate};
 use crate::cli::values::{FirstSignal, WindowForm, command_name, resumes};
 use crate::cli::{Options, USAGE, sources};
@@ -35,6 +36,8 @@ pub enum Task {
     Print(Vec<u8>),
     /// Print the status of a ledger.
     Status(Box<StatusTask>),
+    /// Add to a budget.
+    Grant(GrantTask),
     /// Count a stream.
     Run(Box<RunTask>),
 }
@@ -47,10 +50,22 @@ pub struct StatusTask {
     pub run: Run,
     /// Of what time spend counts; `None` for all of it.
     pub window: Option<Window>,
+    /// None was asked for: then it is the one that the ledger keeps, in this time zone.
+    pub zone: Option<TimeZone>,
     /// As JSON.
     pub json: bool,
     /// How to render it for stdout.
     pub style: Style,
+}
+
+/// The grant that is asked for.
+pub struct GrantTask {
+    /// The ledger.
+    pub location: Location,
+    /// The command whose budget is raised; `None` for the overall one.
+    pub name: Option<String>,
+    /// By how much.
+    pub amounts: Amounts,
 }
 
 /// The run that is asked for.
@@ -104,10 +119,16 @@ impl Options {
         let location = self.location()?;
         let run = self.run()?;
         let window = self.window()?;
+        if let (Some(location), false) = (location.clone(), self.grant.is_empty()) {
+            let of = |unit| self.grant.iter().find(|amount| amount.unit == unit).map_or(0, |amount| amount.value);
+            let amounts = Amounts { tokens: of(Unit::Tokens), micro_usd: of(Unit::Usd) };
+            return Ok(Task::Grant(GrantTask { location, name: self.name, amounts }));
+        }
         if let (Some(location), true) = (location.clone(), self.status) {
             // Of a fixed width: the report is read in files and mails too.
             let style = Style { color: self.uses_color(&std::io::stdout()), unicode: locale_is_utf8(), width: 80 };
-            return Ok(Task::Status(Box::new(StatusTask { location, run, window, json: self.json, style })));
+            let zone = if window.is_none() { Some(sources::time_zone()?) } else { None };
+            return Ok(Task::Status(Box::new(StatusTask { location, run, window, zone, json: self.json, style })));
         }
         if self.command.is_empty() && rustix::termios::isatty(rustix::stdio::stdin()) {
             let hint = format!("nothing to read: stdin is a terminal\nusage: {USAGE}\nTry budget-tee --help.");
@@ -166,6 +187,8 @@ impl Options {
         // Not by clap's `requires`: what an option needs may stand in the environment or in a file.
         let mistakes = [
             (self.status && location.is_none(), "--status needs --ledger FILE, or BUDGET_TEE_LEDGER"),
+            (!self.grant.is_empty() && location.is_none(), "--grant needs --ledger FILE, or BUDGET_TEE_LEDGER"),
+            (!self.grant.is_empty() && !self.command.is_empty(), "--grant runs no command"),
             (self.window.is_some() && location.is_none(), "--window needs --ledger FILE, or BUDGET_TEE_LEDGER"),
             #[cfg(feature = "redis")]
             (self.offline_grace.is_some() && no_server, "--offline-grace needs a --ledger on a server"),

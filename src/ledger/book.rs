@@ -10,6 +10,9 @@ use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Counts, Spend};
 use crate::ledger::entry::{Entry, EntryKind, VERSION};
 use crate::ledger::index::Index;
+#[cfg(feature = "redis")]
+use crate::ledger::limits::Limit;
+use crate::ledger::limits::Limits;
 use crate::ledger::runs::Runs;
 use crate::ledger::spans::{Spans, seconds};
 use crate::ledger::window::Window;
@@ -30,6 +33,7 @@ const HISTORY_MIN: u64 = 1000;
 pub struct Book {
     window: Option<Window>,
     runs: Runs,
+    limits: Limits,
     /// The commands, and what each ever spent. Spend without a name is that of the name "", which no command
     /// has.
     commands: Index,
@@ -80,6 +84,7 @@ impl Book {
             paced: Spans::new(PACE_STEP),
             begin: f64::INFINITY,
             runs: Runs::default(),
+            limits: Limits::default(),
             commands: Index::default(),
             sums: Vec::new(),
             models: Index::default(),
@@ -114,6 +119,19 @@ impl Book {
     }
 
     fn enter(&mut self, entry: &Entry<'_>, now: f64) {
+        match entry.kind {
+            EntryKind::Limit => entry.limit().into_iter().for_each(|limit| self.limits.set(limit)),
+            EntryKind::Grant => {
+                let amounts = [entry.tokens, entry.micro_usd].map(Option::unwrap_or_default);
+                let amounts = Amounts { tokens: amounts[0], micro_usd: amounts[1] };
+                self.limits.grant(entry.spent_at(now), entry.name.as_deref(), amounts);
+            }
+            EntryKind::Other => {}
+            EntryKind::Start | EntryKind::Spend | EntryKind::End | EntryKind::Sum => self.enter_spend(entry, now),
+        }
+    }
+
+    fn enter_spend(&mut self, entry: &Entry<'_>, now: f64) {
         let command = self.command(entry.name.as_deref());
         let mut spent = Spend::default();
         for (model, spend) in entry.models.iter() {
@@ -231,6 +249,17 @@ impl Book {
         at
     }
 
+    /// What was granted to a command, or to all, in the window.
+    pub(crate) fn granted(&self, name: Option<&str>, now: f64) -> Amounts {
+        let from = self.window.as_ref().map_or(f64::NEG_INFINITY, |window| window.from(now));
+        self.limits.granted(name, from)
+    }
+
+    /// The limits and grants that it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// What a run has spent.
     pub(crate) fn spent_by(&self, run: &str) -> Spend {
         self.runs.get(run).map(|run| run.spent.sum()).unwrap_or_default()
@@ -293,6 +322,16 @@ impl Book {
 /// Takes in what a server has summed up.
 #[cfg(feature = "redis")]
 impl Book {
+    /// What a command, or all, was granted at a time in Unix seconds.
+    pub(crate) fn add_grant(&mut self, at: f64, name: Option<&str>, amounts: Amounts) {
+        self.limits.grant(at, name, amounts);
+    }
+
+    /// A limit that a run was given.
+    pub(crate) fn set_limit(&mut self, limit: Limit) {
+        self.limits.set(limit);
+    }
+
     /// The ledger was made at this time, in Unix seconds.
     pub(crate) fn begin(&mut self, at: f64) {
         self.begin = at;

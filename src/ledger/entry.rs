@@ -5,8 +5,10 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use crate::amount::{Amount, Unit};
 use crate::count::tally::Tally;
 use crate::count::tokens::Counts;
+use crate::ledger::limits::Limit;
 
 /// The version of the entries that are written.
 pub(crate) const VERSION: u32 = 1;
@@ -32,6 +34,14 @@ pub(crate) struct Entry<'a> {
     /// Of a start: the micro-dollars that the run reserves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) estimate_micro_usd: Option<u64>,
+    /// Of limits and grants: how many tokens or micro-dollars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) micro_usd: Option<u64>,
+    /// Of a limit: of what time, as `--window` takes it.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<Cow<'a, str>>,
     /// Of spend, ends and sums: what was spent on each model.
     #[serde(default, skip_serializing_if = "Tally::is_empty")]
     pub(crate) models: Tally<String>,
@@ -50,13 +60,41 @@ pub(crate) enum EntryKind {
     End,
     /// What runs spent whose entries have been summed up.
     Sum,
+    /// What a run was given as a limit.
+    Limit,
+    /// What was granted beyond a limit.
+    Grant,
+    /// Something that a newer program writes.
+    #[serde(other)]
+    Other,
 }
 
 impl<'a> Entry<'a> {
     /// An entry of the present version without spend, written `at` Unix seconds.
     pub(crate) fn new(kind: EntryKind, run: Option<&'a str>, name: Option<&'a str>, at: f64) -> Self {
         let (run, name) = (run.map(Cow::from), name.map(Cow::from));
-        Entry { v: VERSION, at, run, name, kind, estimate: None, estimate_micro_usd: None, models: Tally::default() }
+        let (estimate, estimate_micro_usd) = (None, None);
+        let (tokens, micro_usd, window, models) = (None, None, None, Tally::default());
+        Entry { v: VERSION, at, run, name, kind, estimate, estimate_micro_usd, tokens, micro_usd, window, models }
+    }
+
+    /// An entry of a limit.
+    pub(crate) fn of_limit(limit: &'a Limit, at: f64) -> Self {
+        let mut entry = Entry::new(EntryKind::Limit, None, limit.name.as_deref(), at);
+        match limit.amount.unit {
+            Unit::Tokens => entry.tokens = Some(limit.amount.value),
+            Unit::Usd => entry.micro_usd = Some(limit.amount.value),
+        }
+        entry.window = Some(limit.window.as_str()).filter(|window| !window.is_empty()).map(Cow::from);
+        entry
+    }
+
+    /// The limit that it is of.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        let tokens = self.tokens.map(|value| Amount { unit: Unit::Tokens, value });
+        let amount = tokens.or_else(|| self.micro_usd.map(|value| Amount { unit: Unit::Usd, value }))?;
+        let (name, window) = (self.name.as_deref().map(str::to_owned), self.window.as_deref().unwrap_or_default());
+        Some(Limit { name, amount, window: window.to_owned() }).filter(|_| self.kind == EntryKind::Limit)
     }
 
     /// With what was spent on each model; models without any are left out.

@@ -133,6 +133,9 @@ impl FileStore {
         if admitted {
             self.reservation = request.reservation;
             text.extend(self.start(now)?);
+            for limit in request.limits.iter().filter(|limit| !self.book.limits().has(limit)) {
+                text.extend(Entry::of_limit(limit, millis(now)).line()?);
+            }
         }
         self.append(&text)?;
         if admitted {
@@ -237,7 +240,7 @@ impl FileStore {
             true => out.write_all(line).and_then(|()| out.write_all(b"\n")),
             false => Ok(()),
         })?;
-        compaction.finish(|line| out.write_all(line))?;
+        compaction.finish(millis(now), |line| out.write_all(line))?;
         out.flush()?;
         // The rename must not be on the disk before what it names.
         new.sync_data()?;
@@ -307,6 +310,16 @@ impl Store for FileStore {
         // What cannot be summed up now stays as it is.
         let _ = self.sum_up(now);
         Ok(())
+    }
+
+    fn grant(&mut self, name: Option<&str>, amounts: Amounts, now: f64) -> Result<bool, Failure> {
+        self.lock.acquire(LEDGER_WAIT).map_err(|why| self.failure("lock", why))?;
+        let mut entry = Entry::new(EntryKind::Grant, None, name, millis(now));
+        entry.tokens = Some(amounts.tokens).filter(|tokens| *tokens > 0);
+        entry.micro_usd = Some(amounts.micro_usd).filter(|micro_usd| *micro_usd > 0);
+        let result = entry.line().and_then(|line| self.append(&line));
+        self.lock.release();
+        result.map(|()| true).map_err(|why| self.failure("write", why))
     }
 
     fn leave(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure> {

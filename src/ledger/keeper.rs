@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::amount::Amounts;
-use crate::budget::{ByScope, Estimate, Mode};
+use crate::amount::{Amount, Amounts};
+use crate::budget::{Budget, ByScope, Estimate, Mode};
 use crate::count::tokens::{Classes, Counts, Spend};
 use crate::error::Error;
+use crate::ledger::limits::Limit;
 use crate::ledger::mailbox::{Errand, Mailbox, PATIENCE, Post, View};
 use crate::ledger::store::{Admission, Failure, LEDGER_WAIT, Request, Retry};
 use crate::ledger::window::Window;
@@ -78,7 +79,8 @@ impl Keeper {
         estimate: Estimate,
     ) -> Result<Opened, Error> {
         let (rooms, reservation) = (run.budgets.rooms(estimate), run.budgets.reservation(estimate));
-        let request = Request { reservation, classes: run.classes, rooms, mode: run.mode };
+        let limits = limits(run, window.as_ref());
+        let request = Request { reservation, classes: run.classes, rooms, limits, mode: run.mode };
         let must_stop = request.must_fit() && !request.rooms.is_empty();
         let mut keeper = Keeper::start(location, window, run, request)
             .map_err(|why| Error::Failed(format!("cannot use ledger {location}: {}", reason(why))))?;
@@ -244,6 +246,7 @@ impl Keeper {
         }
         let is_new = run.resets != view.resets;
         run.resets.clone_from(&view.resets);
+        run.budgets.grant(|name| view.granted(name, run.name.as_deref()));
         let changed = run.update(view.totals, |name| spent_by(&view, name));
         (changed || is_new, messages)
     }
@@ -363,9 +366,21 @@ impl Drop for Keeper {
     }
 }
 
+/// The limits that a run was given.
+fn limits(run: &Run, window: Option<&Window>) -> Vec<Limit> {
+    let window = window.map_or(String::new(), Window::word);
+    let limit = |budget: &Budget| Limit {
+        name: budget.command.clone(),
+        amount: Amount { unit: budget.unit, value: budget.limit },
+        window: window.clone(),
+    };
+    run.budgets.all().iter().map(limit).collect()
+}
+
 /// Shows a run the first view of its ledger.
 fn show(run: &mut Run, view: &View) {
     run.resets.clone_from(&view.resets);
+    run.budgets.grant(|name| view.granted(name, run.name.as_deref()));
     run.start_with(view.totals, |name| spent_by(view, name));
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::amount::Amounts;
 use crate::budget::Totals;
 use crate::count::tally::Tally;
 use crate::count::tokens::Spend;
@@ -38,6 +39,17 @@ pub(crate) struct View {
     pub(crate) has_foreign: bool,
     /// Lines that are no entries.
     pub(crate) broken: u64,
+}
+
+impl View {
+    /// What was granted to a command, or to all, as far as it binds the run of the command `own`.
+    pub(crate) fn granted(&self, name: Option<&str>, own: Option<&str>) -> Amounts {
+        match name {
+            None => self.totals.granted.overall,
+            Some(_) if name == own => self.totals.granted.command,
+            Some(_) => Amounts::default(),
+        }
+    }
 }
 
 /// An outage: for how long the ledger could not be used, and why.

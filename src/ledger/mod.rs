@@ -9,6 +9,7 @@ pub(crate) mod entry;
 pub(crate) mod file;
 pub(crate) mod index;
 pub mod keeper;
+pub mod limits;
 pub(crate) mod lines;
 pub(crate) mod lock;
 pub(crate) mod mailbox;
@@ -79,6 +80,16 @@ pub fn open(
         #[cfg(feature = "redis")]
         Location::Server(address) => Box::new(ServerStore::open(address, member)?),
     })
+}
+
+/// Opens a ledger that there is, to grant something.
+pub fn open_there(location: &Location) -> Result<Box<dyn Store>, Error> {
+    if let Location::File(path) = location
+        && !path.exists()
+    {
+        return Err(Error::Failed(format!("there is no ledger {location} yet")));
+    }
+    open(location, None, None, worker::unix_now())
 }
 
 /// Reads a ledger for a report; `None` where there is none.

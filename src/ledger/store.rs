@@ -9,6 +9,7 @@ use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Counts, Spend};
 use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
+use crate::ledger::limits::Limit;
 use crate::ledger::window::Window;
 
 /// How long the start and the end of a run may wait for a ledger.
@@ -95,6 +96,10 @@ pub trait Store: fmt::Debug + Send {
     /// Records what this run has spent so far, where that is news, and takes in what others have.
     fn step(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure>;
 
+    /// Adds to what may be used in the window that is now, by a command or by all. Returns whether there is such
+    /// a ledger.
+    fn grant(&mut self, name: Option<&str>, amounts: Amounts, now: f64) -> Result<bool, Failure>;
+
     /// Records the last of what this run has spent, and that it has ended.
     fn leave(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure>;
 
@@ -119,7 +124,15 @@ pub trait Store: fmt::Debug + Send {
     /// What the runs have spent, as far as it binds this one.
     fn totals(&self, now: f64) -> Totals {
         let command = self.member().name.as_deref().map_or(Spend::default(), |name| self.used_by(name, now));
-        Totals { overall: self.book().used(None, self.time(now)), command, own: self.own() }
+        let granted = self.granted(now);
+        Totals { overall: self.book().used(None, self.time(now)), command, own: self.own(), granted }
+    }
+
+    /// What was granted, as far as it binds this run.
+    fn granted(&self, now: f64) -> ByScope {
+        let of = |name: Option<&str>| self.book().granted(name, self.time(now));
+        let command = self.member().name.as_deref().map_or(Amounts::default(), |name| of(Some(name)));
+        ByScope { overall: of(None), command }
     }
 
     /// What the runs of a command have spent, as far as it counts now.
@@ -161,6 +174,8 @@ pub struct Request {
     pub classes: Classes,
     /// The room that its estimate needs in each budget that binds it.
     pub rooms: Vec<Room>,
+    /// The limits that it was given, for the ledger to keep.
+    pub limits: Vec<Limit>,
     /// In warn mode it starts even where the room is not there.
     pub mode: Mode,
 }
@@ -172,7 +187,7 @@ impl Request {
 
     pub(crate) fn fits(&self, totals: Totals, reserved: ByScope) -> bool {
         let used = totals.used(Spend::default(), self.classes);
-        !self.must_fit() || self.rooms.iter().all(|room| room.is_enough(used, reserved))
+        !self.must_fit() || self.rooms.iter().all(|room| room.is_enough(used, reserved, totals.granted))
     }
 }
 

@@ -115,6 +115,22 @@ impl Window {
         }
     }
 
+    /// As `--window` takes it.
+    pub(crate) fn word(&self) -> String {
+        match self {
+            Window::Last(window) => format!("{window}s"),
+            Window::Calendar(period, _) => period.name().to_owned(),
+        }
+    }
+
+    /// A window by its word, in a time zone.
+    pub fn of(word: &str, zone: TimeZone) -> Option<Window> {
+        if let Some(period) = Period::by_name(word) {
+            return Some(Window::Calendar(period, zone));
+        }
+        word.strip_suffix('s')?.parse().ok().filter(|window| *window > 0.0).map(Window::Last)
+    }
+
     /// The name of its period by the calendar.
     pub(crate) fn period(&self) -> Option<&'static str> {
         match self {

@@ -36,6 +36,9 @@ impl<'a> Status<'a> {
     /// The state of a ledger that adds up to `book`, with the budgets and classes of `run`.
     pub fn new(book: &'a Book, alive: Vec<OpenRun>, run: &'a mut Run, window: Option<Window>, now: f64) -> Self {
         let classes = run.classes;
+        // What it was asked for comes before what the ledger keeps.
+        run.budgets.add_missing(book.limits().all().map(|limit| (limit.name.as_deref(), limit.amount)));
+        run.budgets.grant(|name| book.granted(name, now));
         run.budgets.set_all(|name| Amounts::of(&book.used(name, now), classes));
         let by_command = book.used_by_each(now).filter_map(|(name, spend)| Some((name?, spend))).collect();
         Status { book, alive, budgets: &run.budgets, classes, window, by_command, now }

@@ -28,9 +28,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (server, _) = address.rsplit_once('/').ok_or("no name")?;
     let mut server = redis::Client::open(server)?.get_connection()?;
     let location = Location::Server(Box::new(location));
-    let room = Room { scope: Scope::Overall, unit: Unit::Tokens, room: Some(u64::MAX) };
+    let room = Room { scope: Scope::Overall, unit: Unit::Tokens, limit: u64::MAX, estimate: 0 };
     let reservation = Amounts { tokens: 1000, micro_usd: 0 };
-    let request = Request { reservation, classes: Classes::default(), rooms: vec![room], mode: Mode::Block };
+    let request = Request {
+        reservation,
+        classes: Classes::default(),
+        rooms: vec![room],
+        mode: Mode::Block,
+        ..Request::default()
+    };
 
     let began = Instant::now();
     let mut fleet = Vec::new();

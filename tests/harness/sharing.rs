@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{NO_SPEND, Ran, assistant, budget_tee, finish, kill, read_until};
+use crate::harness::{NO_SPEND, Ran, assistant, budget_tee, finish, kill, read_until, terminal};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -23,6 +23,9 @@ macro_rules! shared_ledger_tests {
             a_reservation_shrinks_as_its_run_spends,
             a_run_stops_when_other_runs_use_up_the_budget,
             warn_mode_reports_usage_of_other_runs_and_continues,
+            a_grant_reaches_a_run_under_way_and_lets_a_refused_one_start,
+            a_grant_to_one_command_raises_its_budget_alone,
+            the_limits_and_the_window_of_the_runs_are_kept,
         }
     };
     ($ledger:expr, $($test:ident),+ $(,)?) => {
@@ -202,4 +205,65 @@ pub fn killed_runs_lose_at_most_the_last_second_and_add_nothing(path: &OsStr) {
     let (least, most) = bounds.iter().fold((0, 0), |sum, bounds| (sum.0 + bounds.0, sum.1 + bounds.1));
     let counted = counted(path);
     assert!((least..=most).contains(&counted), "{least} <= {counted} <= {most}");
+}
+
+pub fn a_grant_reaches_a_run_under_way_and_lets_a_refused_one_start(path: &OsStr) {
+    let block = ["-q", "-l", "10k", "-m", "block", "-e"];
+    let start = |estimate: &str, input: &str| run_with(path, &[&block[..], &[estimate]].concat(), input).code();
+    assert_eq!(start("0", &assistant("a", 9500)), Some(0));
+    let (mut ours, theirs) = terminal(80);
+    let mut command = with(path, &["-l", "10k", "-m", "block", "-e", "0", "--color", "never"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs).spawn().expect("starts");
+    drop(command);
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(assistant("first", 1).as_bytes()).expect("written");
+    read_until(&mut ours, "9.5K / 10.0K");
+    assert_eq!(start("1000", ""), Some(121));
+    let granted = run_with(path, &["--grant", "5k"], "");
+    assert_eq!((granted.code(), granted.err.as_str(), granted.out.len()), (Some(0), "", 0));
+    let began = Instant::now();
+    read_until(&mut ours, "9.5K / 15.0K");
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    stdin.write_all(assistant("b", 2999).as_bytes()).expect("written");
+    drop(stdin);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+    assert_eq!(start("2500", NO_SPEND), Some(0));
+    assert_eq!(start("2501", ""), Some(121));
+    assert_eq!(start("0", &assistant("c", 2501)), Some(122));
+    let (facts, code) = status(path, &[]);
+    assert_eq!((&facts["budgets"][0]["limit"], code), (&15_000.into(), Some(122)));
+}
+
+pub fn a_grant_to_one_command_raises_its_budget_alone(path: &OsStr) {
+    let args = ["-q", "-l", "1000", "-b", "/a=500", "-b", "/b=500", "-b", "/a=1usd", "-m", "block", "-e", "600", "-n"];
+    let start = |name: &str| run_with(path, &[&args[..], &[name]].concat(), NO_SPEND).code();
+    let missing = run_with(path, &["--grant", "1", "-n", "/a"], "");
+    assert_eq!(missing.code(), Some(125), "there is no ledger yet");
+    assert!(missing.err.contains("there is no ledger"), "{}", missing.err);
+    assert_eq!(run_with(path, &["-q", "-l", "1000", "-b", "/a=500", "-b", "/b=500"], NO_SPEND).code(), Some(0));
+    assert_eq!((start("/a"), start("/b")), (Some(121), Some(121)));
+    for amount in ["60", "40", "0.5usd"] {
+        assert_eq!(run_with(path, &["-n", "/a", "--grant", amount], "").code(), Some(0));
+    }
+    assert_eq!((start("/a"), start("/b")), (Some(0), Some(121)));
+    let budgets = status(path, &[]).0["budgets"].clone();
+    let limits: Vec<_> = budgets.as_array().expect("a list").iter().map(|budget| budget["limit"].clone()).collect();
+    assert_eq!(limits, [Value::from(1000), Value::from(600), Value::from(1.5), Value::from(500)]);
+    for bad in ["-5", "0.5", "x"] {
+        assert_eq!(run_with(path, &["--grant", bad], "").code(), Some(125));
+    }
+}
+
+pub fn the_limits_and_the_window_of_the_runs_are_kept(path: &OsStr) {
+    let run = |args: &[&str]| run_with(path, &[&["-q", "-n", "/a"], args].concat(), &assistant("a", 500)).code();
+    assert_eq!(run(&["-l", "10k", "-b", "/a=400", "-w", "5h"]), Some(0));
+    let (facts, code) = status(path, &[]);
+    assert_eq!((&facts["budgets"][0]["limit"], &facts["budgets"][1]["limit"]), (&10_000.into(), &400.into()));
+    assert_eq!((code, &facts["window_seconds"]), (Some(122), &18_000.0.into()));
+    // What is asked for comes first, and the last run's word is kept.
+    assert_eq!(run(&["-l", "20k", "-b", "/a=2k", "-w", "month"]), Some(0));
+    let (facts, code) = status(path, &["-b", "/a=3k"]);
+    let limits = [&facts["budgets"][0]["limit"], &facts["budgets"][1]["limit"]];
+    assert_eq!((limits, code), ([&Value::from(20_000), &Value::from(3000)], Some(0)));
+    assert_eq!((&facts["period"], &facts["counted"]), (&"month".into(), &1000.into()));
 }

@@ -9,6 +9,8 @@ pub(crate) mod protocol;
 
 use std::time::{Duration, Instant};
 
+use crate::amount::Amounts;
+use crate::budget::ByScope;
 use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Spend};
 use crate::error::Error;
@@ -34,6 +36,8 @@ pub(crate) struct ServerStore {
     /// What the server has heard of this run, and what it says that it has.
     recorded: Recorded,
     own: Spend,
+    /// What was granted, as far as it binds this run.
+    granted: ByScope,
     /// By how many seconds the server's clock is ahead of this machine's.
     ahead: f64,
     /// What was read for a report.
@@ -58,6 +62,7 @@ impl ServerStore {
             request: Request::default(),
             recorded: Recorded::default(),
             own: Spend::default(),
+            granted: ByScope::default(),
             ahead: 0.0,
             report: None,
             born: String::new(),
@@ -93,7 +98,7 @@ impl ServerStore {
     }
 
     fn take_in(&mut self, answer: &Answer, now: f64) {
-        self.own = answer.own;
+        (self.own, self.granted) = (answer.own, answer.granted);
         // As after a restart of a server that keeps nothing on disk, or when the ledger has expired.
         self.is_reborn |= !self.born.is_empty() && self.born != answer.born;
         self.born.clone_from(&answer.born);
@@ -138,6 +143,12 @@ impl Store for ServerStore {
         self.call(Verb::Step, spend, now).map(drop)
     }
 
+    fn grant(&mut self, name: Option<&str>, amounts: Amounts, now: f64) -> Result<bool, Failure> {
+        self.terms.member.name = name.map(str::to_owned);
+        self.request.reservation = amounts;
+        self.call(Verb::Grant, &Tally::default(), now).map(|answer| !answer.born.is_empty())
+    }
+
     fn leave(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure> {
         self.call(Verb::Leave, spend, now).map(drop)
     }
@@ -148,6 +159,10 @@ impl Store for ServerStore {
 
     fn own(&self) -> Spend {
         self.own
+    }
+
+    fn granted(&self, _now: f64) -> ByScope {
+        self.granted
     }
 
     fn time(&self, now: f64) -> f64 {

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use redis::{FromRedisValue, ParsingError, Value};
 use serde::Serialize;
 
-use crate::amount::{Amounts, Unit};
+use crate::amount::{Amount, Amounts, Unit};
 use crate::budget::{ByScope, Scope};
 use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Counts, Spend, Tokens};
 use crate::ledger::book::{Book, OpenRun, PACE_OVER};
+use crate::ledger::limits::Limit;
 use crate::ledger::store::{Admission, Member, Request};
 use crate::ledger::window::{Period, Window};
 
@@ -35,6 +36,8 @@ pub(crate) enum Verb {
     Leave,
     /// A report reads everything.
     Read,
+    /// Somebody grants more than the limit.
+    Grant,
 }
 
 /// Sums of commands over spans of time.
@@ -117,6 +120,8 @@ pub(crate) struct Call<'a> {
     classes: [bool; 4],
     must_fit: bool,
     rooms: Vec<CallRoom>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<(String, String)>,
     look: Vec<Look>,
     born: &'a str,
     since: u64,
@@ -150,12 +155,27 @@ impl Look {
     }
 }
 
-/// A [`crate::budget::Room`]: unit 1 is tokens and 2 is micro-dollars, as Lua counts; no room is -1.
+/// A [`crate::scope::Room`]: unit 1 is tokens and 2 is micro-dollars, as Lua counts.
 #[derive(Debug, Serialize)]
 struct CallRoom {
     of_command: bool,
     unit: u8,
-    room: i64,
+    limit: u64,
+    estimate: u64,
+}
+
+/// The field of a limit: its unit, and its command after a blank.
+fn limit_field(limit: &Limit) -> String {
+    let unit = if limit.amount.unit == Unit::Tokens { "tokens" } else { "micro_usd" };
+    limit.name.as_deref().map_or(unit.to_owned(), |name| format!("{unit} {name}"))
+}
+
+/// The limit of a field, and of a value: how much, and its window after a blank.
+fn limit_of(field: &str, value: &str) -> Option<Limit> {
+    let (unit, name) = field.split_once(' ').map_or((field, None), |(unit, name)| (unit, Some(name.to_owned())));
+    let unit = [("tokens", Unit::Tokens), ("micro_usd", Unit::Usd)].into_iter().find(|(word, _)| *word == unit)?.1;
+    let (value, window) = value.split_once(' ').unwrap_or((value, ""));
+    Some(Limit { name, amount: Amount { unit, value: value.parse().ok()? }, window: window.to_owned() })
 }
 
 impl<'a> Call<'a> {
@@ -173,8 +193,10 @@ impl<'a> Call<'a> {
         let rooms = request.rooms.iter().map(|room| CallRoom {
             of_command: room.scope == Scope::Command,
             unit: if room.unit == Unit::Tokens { 1 } else { 2 },
-            room: room.room.map_or(-1, |room| room.min(FIGURE_MAX).cast_signed()),
+            limit: room.limit.min(FIGURE_MAX),
+            estimate: room.estimate.min(FIGURE_MAX),
         });
+        let limit = |limit: &Limit| (limit_field(limit), format!("{} {}", limit.amount.value, limit.window));
         Call {
             verb,
             id: &terms.member.id,
@@ -189,6 +211,8 @@ impl<'a> Call<'a> {
             classes: request.classes.chosen(),
             must_fit: request.must_fit(),
             rooms: rooms.collect(),
+            // They are kept at the start; each step of the run would only say them again.
+            limits: request.limits.iter().filter(|_| verb == Verb::Admit).map(limit).collect(),
             look: looks(terms.member.window.as_ref(), now, verb == Verb::Read),
             born: revision.0,
             since: revision.1,
@@ -212,6 +236,12 @@ pub(crate) struct Answer {
     /// What is recorded of this run.
     pub(crate) own: Spend,
     pub(crate) admission: Admission,
+    /// What was granted, as far as it binds this run.
+    pub(crate) granted: ByScope,
+    /// Field and value of each limit.
+    limits: Vec<[String; 2]>,
+    /// Time in milliseconds, id, tokens, micro-dollars and suffix of each grant.
+    grants: Vec<[String; 5]>,
     /// Level, field and sum of each sum that has changed.
     cells: Vec<[String; 3]>,
     /// Id, suffix, tokens and micro-dollars reserved, and spend of each run that is alive.
@@ -227,11 +257,15 @@ fn rows<const N: usize>(words: &[Vec<u8>]) -> Vec<[String; N]> {
 
 impl FromRedisValue for Answer {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        type Parts = (u64, String, u64, u8, String, u8, Vec<u64>, Vec<Vec<u8>>, Vec<Vec<u8>>);
-        let (now, born, revision, whole, own, admitted, reserved, cells, alive): Parts =
+        type Words = Vec<Vec<u8>>;
+        type Parts = (u64, String, u64, u8, String, u8, Vec<u64>, Vec<u64>, Words, Words, Words, Words);
+        let (now, born, revision, whole, own, admitted, reserved, granted, cells, alive, limits, grants): Parts =
             redis::from_redis_value(value)?;
-        let [all, all_usd, own_command, own_command_usd] = <[u64; 4]>::try_from(reserved).unwrap_or_default();
-        let amounts = |tokens, micro_usd| Amounts { tokens, micro_usd };
+        let by_scope = |four: Vec<u64>| {
+            let [tokens, micro_usd, of_command, of_command_usd] = <[u64; 4]>::try_from(four).unwrap_or_default();
+            let command = Amounts { tokens: of_command, micro_usd: of_command_usd };
+            ByScope { overall: Amounts { tokens, micro_usd }, command }
+        };
 
         Ok(Answer {
             now: Duration::from_millis(now).as_secs_f64(),
@@ -240,10 +274,10 @@ impl FromRedisValue for Answer {
             revision,
             is_whole: whole == 1,
             own: five(&own),
-            admission: Admission {
-                admitted: admitted == 1,
-                reserved: ByScope { overall: amounts(all, all_usd), command: amounts(own_command, own_command_usd) },
-            },
+            admission: Admission { admitted: admitted == 1, reserved: by_scope(reserved) },
+            granted: by_scope(granted),
+            limits: rows(&limits),
+            grants: rows(&grants),
             cells: rows(&cells),
             alive: rows(&alive),
         })
@@ -256,6 +290,12 @@ impl Answer {
         let level = level_of(window);
         let born = self.born.split('-').next().and_then(|born| born.parse().ok());
         book.begin(born.map_or(self.now, |born| Duration::from_millis(born).as_secs_f64()));
+        self.limits.iter().filter_map(|[field, value]| limit_of(field, value)).for_each(|limit| book.set_limit(limit));
+        for [at, _, tokens, micro_usd, suffix] in &self.grants {
+            let [at, tokens, micro_usd] = [at, tokens, micro_usd].map(|figure| figure.parse().unwrap_or(0));
+            let at = Duration::from_millis(at).as_secs_f64();
+            book.add_grant(at, suffix.strip_prefix(' '), Amounts { tokens, micro_usd });
+        }
         for [of, field, sum] in &self.cells {
             let sum = five(sum);
             if of == "models" {

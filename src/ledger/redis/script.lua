@@ -27,8 +27,8 @@ local LEVELS = {
 local SILENT, ENDED = 7 * DAY, HOUR
 
 -- Every key of the ledger, except those of its runs, and its kind.
-local MODELS, LEASES = P .. ':models', P .. ':leases'
-local KINDS = { [P] = 'hash', [MODELS] = 'hash', [LEASES] = 'zset' }
+local MODELS, LEASES, LIMITS, GRANTS = P .. ':models', P .. ':leases', P .. ':limits', P .. ':grants'
+local KINDS = { [P] = 'hash', [MODELS] = 'hash', [LEASES] = 'zset', [LIMITS] = 'hash', [GRANTS] = 'zset' }
 for name, level in pairs(LEVELS) do
     level.key = P .. ':' .. name
     KINDS[level.key], KINDS[level.key .. ':rev'], KINDS[level.key .. ':at'] = 'hash', 'zset', 'zset'
@@ -65,7 +65,7 @@ rev = tonumber(rev) or 0
 if version and version ~= '1' then
     return redis.error_reply('NEWER a newer budget-tee has written to it')
 end
-local writes = call.verb ~= 'read'
+local writes = call.verb ~= 'read' and call.verb ~= 'grant'
 local run = P .. ':run:' .. (call.id or '')
 if writes and not version then
     born = whole(now) .. '-' .. call.id
@@ -219,6 +219,18 @@ local function used()
     return all, own
 end
 
+-- What was granted in the time of the look that binds the run: to all, and to its command.
+local function granted()
+    local all, own = { 0, 0 }, { 0, 0 }
+    for _, grant in ipairs(redis.call('ZRANGEBYSCORE', GRANTS, whole(from(call.look[1])), '+inf')) do
+        local tokens, micro_usd, suffix = string.match(grant, '^%S+ (%d+) (%d+)(.*)$')
+        local sum = suffix == '' and all or suffix == call.suffix and own or {}
+        sum[1] = math.min(TOP, (sum[1] or 0) + (tonumber(tokens) or 0))
+        sum[2] = math.min(TOP, (sum[2] or 0) + (tonumber(micro_usd) or 0))
+    end
+    return all, own
+end
+
 -- Tokens that count, and micro-dollars.
 local function counted(sum)
     local tokens = 0
@@ -260,10 +272,12 @@ local function admit()
     if not entered and call.must_fit then
         local all, own = used()
         all, own = counted(all), counted(own)
+        local more, own_more = granted()
         for _, room in ipairs(call.rooms) do
             local unit = room.unit
             local taken = room.of_command and own[unit] + own_held[unit] or all[unit] + held[unit]
-            if taken > room.room then
+            local limit = room.limit + (room.of_command and own_more[unit] or more[unit])
+            if taken + room.estimate > limit then
                 return false, held, own_held
             end
         end
@@ -300,6 +314,9 @@ if call.verb == 'admit' then
     entered, held, own_held = admit()
     if entered then
         enter()
+        for _, limit in ipairs(call.limits or {}) do
+            redis.call('HSET', LIMITS, limit[1], limit[2])
+        end
     end
 elseif writes then
     recall()
@@ -311,6 +328,13 @@ elseif writes then
     elseif not redis.call('HGET', run, 'ended') then
         enter()
     end
+end
+
+-- The same one twice, where the answer to the first time was lost, is one.
+if call.verb == 'grant' and version then
+    local grant = { call.id, whole(call.estimate[1]), whole(call.estimate[2]) .. call.suffix }
+    redis.call('ZADD', GRANTS, 'NX', now, table.concat(grant, ' '))
+    redis.call('HINCRBY', P, 'rev', 1)
 end
 
 -- A ledger that nobody uses is dropped, but not while a run may come back to it.
@@ -337,8 +361,16 @@ for _, look in ipairs(call.look) do
     end
 end
 
-local alive = {}
-if not writes then
+local alive, limits, grants = {}, {}, {}
+if call.verb == 'read' then
+    limits = redis.call('HGETALL', LIMITS)
+    local all = redis.call('ZRANGE', GRANTS, 0, -1, 'WITHSCORES')
+    for i = 1, #all, 2 do
+        local id, tokens, micro_usd, suffix = string.match(all[i], '^(%S+) (%d+) (%d+)(.*)$')
+        for _, word in ipairs({ all[i + 1], id or '', tokens or '', micro_usd or '', suffix or '' }) do
+            grants[#grants + 1] = word
+        end
+    end
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '(' .. whole(now), '+inf')) do
         local other = redis.call('HMGET', P .. ':run:' .. id, 'suffix', 'tokens', 'micro_usd', 'spent')
         alive[#alive + 1] = id
@@ -348,6 +380,7 @@ if not writes then
     end
 end
 
+local more, own_more = granted()
 return {
     whole(now),
     born,
@@ -356,6 +389,9 @@ return {
     redis.call('HGET', run, 'spent') or '',
     entered and 1 or 0,
     { whole(held[1]), whole(held[2]), whole(own_held[1]), whole(own_held[2]) },
+    { whole(more[1]), whole(more[2]), whole(own_more[1]), whole(own_more[2]) },
     cells,
     alive,
+    limits,
+    grants,
 }

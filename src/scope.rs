@@ -1,0 +1,74 @@
+//! Scopes: what is used, reserved and granted in each that binds a run, and whether its estimate fits.
+
+use crate::amount::{Amounts, Unit};
+use crate::count::tokens::{Classes, Counts, Spend};
+
+/// Which runs a budget covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All runs.
+    Overall,
+    /// The runs of one command.
+    Command,
+}
+
+/// What is used or reserved in each scope that binds a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByScope {
+    /// By all runs.
+    pub overall: Amounts,
+    /// By the runs of this run's command.
+    pub command: Amounts,
+}
+
+impl ByScope {
+    pub(crate) fn get(self, scope: Scope, unit: Unit) -> u64 {
+        match scope {
+            Scope::Overall => self.overall.get(unit),
+            Scope::Command => self.command.get(unit),
+        }
+    }
+}
+
+/// What the runs that share a ledger have spent, as far as it binds one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// By all runs.
+    pub overall: Spend,
+    /// By the runs of this run's command.
+    pub command: Spend,
+    /// This run's own part of both.
+    pub own: Spend,
+    /// What was granted beyond the limits.
+    pub granted: ByScope,
+}
+
+impl Totals {
+    /// What counts towards the budgets, with `unrecorded`, which this run has spent beyond `own`.
+    pub(crate) fn used(&self, unrecorded: Spend, classes: Classes) -> ByScope {
+        let used = |spend: Spend| Amounts::of(&spend.plus(unrecorded), classes);
+        ByScope { overall: used(self.overall), command: used(self.command) }
+    }
+}
+
+/// The room that a run's estimate needs in a budget.
+// Data and no closure, since a server decides about it, in one step with the reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The scope of the budget.
+    pub scope: Scope,
+    /// The unit of the figures.
+    pub unit: Unit,
+    /// What may be used, beside what was granted.
+    pub limit: u64,
+    /// What the run is expected to use.
+    pub estimate: u64,
+}
+
+impl Room {
+    pub(crate) fn is_enough(self, used: ByScope, reserved: ByScope, granted: ByScope) -> bool {
+        let of = |amounts: ByScope| amounts.get(self.scope, self.unit);
+        let taken = of(used).saturating_add(of(reserved)).saturating_add(self.estimate);
+        taken <= self.limit.saturating_add(of(granted))
+    }
+}
