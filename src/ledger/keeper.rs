@@ -7,8 +7,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use crate::amount::{Amount, Amounts};
 use crate::budget::{Budget, ByScope, Estimate, Mode};
 use crate::count::tokens::{Classes, Counts, Spend};
@@ -19,7 +17,6 @@ use crate::ledger::store::{Admission, Failure, LEDGER_WAIT, Request, Retry};
 use crate::ledger::window::Window;
 use crate::ledger::worker::{Worker, unix_now};
 use crate::ledger::{self, Location};
-use crate::process::signals::{self, Signals};
 use crate::process::wake::lock;
 use crate::run::{Run, Unreachable};
 use crate::show::text::{plural, reason, seconds};
@@ -300,12 +297,12 @@ impl Keeper {
         }
     }
 
-    /// Records the last of what the run has spent, and that it has ended; waits no longer than `wait`, and
-    /// no longer than until a signal comes. Returns what to report, and that signal.
-    pub fn close(mut self, run: &Mutex<Run>, wait: Duration) -> (Vec<String>, Option<i32>) {
+    /// Records the last of what the run has spent, and that it has ended; waits no longer than `wait`.
+    /// Returns what to report.
+    pub fn close(mut self, run: &Mutex<Run>, wait: Duration) -> Vec<String> {
         // The relay may still be at work, and must not wait for the ledger.
         self.hand_over(&lock(run));
-        let (left, signal) = self.await_end(wait);
+        let left = self.await_end(wait);
         let (_, mut messages) = self.take_view(&mut lock(run));
         if let Err(why) = left {
             let missing = lock(run).meter.total().minus(self.post.mailbox().recorded);
@@ -315,36 +312,24 @@ impl Keeper {
                 messages.push(format!("{why}; {missing} tokens of this run are not in it"));
             }
         }
-        (messages, signal)
+        messages
     }
 
     /// Waits until the run has left.
-    fn await_end(&self, wait: Duration) -> (Result<(), String>, Option<i32>) {
+    fn await_end(&self, wait: Duration) -> Result<(), String> {
         let until = Instant::now() + wait + SLACK;
-        // Until now they went to the watch. Where they cannot be caught, the wait is as long as it is.
-        let mut signals = Signals::catch(signals::END).ok();
         let insists = self.begin_end();
-        loop {
-            self.post.heed();
+        let mut mailbox = self.post.mailbox();
+        while !mailbox.is_over {
+            // One that could not even be opened is not tried again.
+            let has_failed = mailbox.outage.is_some() && (mailbox.tries > 0 || mailbox.terms.is_none());
             let left = until.saturating_duration_since(Instant::now());
-            let arrived = signals.as_mut().and_then(|signals| signals.arrived().find(|s| signals::END.contains(s)));
-            {
-                let mailbox = self.post.mailbox();
-                if mailbox.is_over {
-                    return (Ok(()), arrived);
-                }
-                // One that could not even be opened is not tried again.
-                let has_failed = mailbox.outage.is_some() && (mailbox.tries > 0 || mailbox.terms.is_none());
-                let gives_up = has_failed && !insists;
-                if left.is_zero() || gives_up || arrived.is_some() {
-                    return (Err(mailbox.why(&self.location, wait)), arrived);
-                }
+            if left.is_zero() || has_failed && !insists {
+                return Err(mailbox.why(&self.location, wait));
             }
-            let signals = signals.as_ref().map(AsFd::as_fd);
-            let fds = [Some(self.post.wake.as_fd()), signals].into_iter().flatten();
-            let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-            let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+            mailbox = self.post.wait(mailbox, Some(left));
         }
+        Ok(())
     }
 
     /// Asks for the end. Returns whether it is asked for again where that fails.

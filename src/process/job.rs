@@ -140,7 +140,7 @@ impl Job {
             (false, false) => LEDGER_WAIT,
         };
         let (keeper, run) = (self.keeper.take()?, Arc::clone(&self.run));
-        Some(move || keeper.close(&run, wait).0)
+        Some(move || keeper.close(&run, wait))
     }
 
     /// The ledger has closed. Returns how budget-tee exits: others may have used up a budget meanwhile.
