@@ -507,6 +507,55 @@ fn old_entries_are_compacted_while_other_runs_write() {
     assert!(entries.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
 }
 
+/// Sums up a ledger in a process that is killed at the `when`th system call of this name that has to do with it.
+/// Returns whether it came to that.
+fn killed_at(call: &str, when: usize) -> bool {
+    let (_folder, path) = ledger();
+    // Few lines, of long names, for a ledger that is large enough.
+    let name = format!("/{}", "x".repeat(4000));
+    let ended = |n: u32| entry(&format!("{n:016x}"), now() - f64::from(n), 3).replace("/a", &name);
+    let ended: String = (0..1200).map(ended).collect();
+    let open = entry("y", now() - 5.0, 5).replace("\"end\"", "\"spend\"");
+    std::fs::write(&path, open + &ended).expect("written");
+    let mut command = harness::plain("strace");
+    command.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    for suffix in ["", ".lock", ".new"] {
+        command.arg("-P").arg(format!("{}{suffix}", path.display()));
+    }
+    command.args(["-e", &format!("inject={call}:signal=KILL:when={when}")]);
+    command.arg(env!("CARGO_BIN_EXE_budget-tee")).args(["-q", "-m", "block", "-L"]).arg(&path);
+    let ran = harness::finish(command, assistant("a", 100).as_bytes());
+    // What the killed run has recorded may be there or not, but only as a whole.
+    let after = counted(&path);
+    assert!([3605, 3705].contains(&after), "{call} {when}: {after}");
+    assert_eq!(run_with(&path, &["-q", "-m", "block"], &assistant("b", 7)).code(), Some(0));
+    assert_eq!(counted(&path), after + 7, "{call} {when}");
+    assert!(std::fs::metadata(&path).expect("exists").len() < 2_000_000, "{call} {when}");
+    ran.code() != Some(0)
+}
+
+#[test]
+fn a_run_killed_at_any_call_of_a_sum_up_loses_and_doubles_nothing() {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        std::io::stderr().write_all(b"skipped: strace is not available\n").expect("stderr is writable");
+        return;
+    }
+    let mut kills = 0;
+    let all = std::env::var_os("BUDGET_TEE_TEST_ALL_KILLS").is_some();
+    for call in ["openat", "flock", "ftruncate", "write", "fdatasync", "rename", "statx", "pread64"] {
+        // There are many of these, and most of them only read on.
+        let step = if all || !["statx", "pread64"].contains(&call) { 1 } else { 25 };
+        for when in (1..).step_by(step) {
+            if !killed_at(call, when) {
+                break;
+            }
+            kills += 1;
+        }
+    }
+    std::io::stderr().write_all(format!("killed {kills} times\n").as_bytes()).expect("stderr is writable");
+    assert!(kills > 15, "{kills}");
+}
+
 #[test]
 fn a_removed_ledger_is_created_again() {
     let (_folder, path) = ledger();

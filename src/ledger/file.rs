@@ -330,7 +330,10 @@ impl Store for FileStore {
             alive.end();
         }
         self.lock.release();
-        result.map_err(|why| self.failure("write", why))
+        result.map_err(|why| self.failure("write", why))?;
+        // Here too: a run that ends at once has no step.
+        let _ = self.sum_up(now);
+        Ok(())
     }
 
     fn alive(&self, classes: Classes) -> Vec<OpenRun> {
