@@ -289,7 +289,8 @@ fn lose_server(args: &[&str], input: &str) -> Option<(String, Option<i32>, Strin
     let (mut rest, mut messages) = (String::new(), String::new());
     stdout.read_to_string(&mut rest).expect("UTF-8");
     stderr.read_to_string(&mut messages).expect("UTF-8");
-    let facts: serde_json::Value = serde_json::from_reader(summary.as_file()).expect("a summary");
+    let json = std::fs::read(path).expect("a summary");
+    let facts: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
     assert_eq!((&facts["outcome"], &facts["stopped_by"]), (&"stopped".into(), &"ledger".into()));
     Some((messages, code, rest))
 }
