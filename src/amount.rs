@@ -1,4 +1,4 @@
-//! Tokens and dollars as people write them (`5k`, `1.5M`, `2.50usd`) and read them (`38.3K`).
+//! Tokens and dollars as people write them (`5k`, `1.5M`, `$2.50`) and read them (`38.3K`).
 //!
 //! Calculation is done in whole tokens and micro-dollars; floats are for showing only.
 
@@ -35,7 +35,7 @@ pub struct Amount {
 }
 
 /// What every error about an amount says.
-const WANTED: &str = "want tokens such as 5000, 5_000, 5k, 1.5M, 2G, or dollars such as 2.50usd";
+const WANTED: &str = "want tokens such as 5000, 5,000, 5k, 1.5M, 2G, or dollars such as 2.50usd";
 
 impl FromStr for Amount {
     type Err = String;
@@ -44,6 +44,10 @@ impl FromStr for Amount {
     fn from_str(text: &str) -> Result<Self, String> {
         let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
         let (number, suffix) = text.split_at(split);
+        let (number, suffix) = match number.strip_prefix('$') {
+            Some(number) if suffix.is_empty() => (number, "usd"),
+            _ => (number, suffix),
+        };
         // In either case: reports show `38.3K`, which people type back.
         let (unit, power) = match suffix.to_ascii_lowercase().as_str() {
             "" => (Unit::Tokens, 0),
@@ -109,6 +113,9 @@ pub(crate) fn decimal(text: &str, power: usize) -> Result<u64, BadNumber> {
     // On the digits: a float cannot hold 0.1, nor every whole number above 2^53. What does not fit
     // exactly is refused, since a limit must be the one that was written.
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if fraction.contains(',') {
+        return Err(BadNumber::Form);
+    }
     let (whole, fraction) = (digits(whole)?, digits(fraction)?);
     let fraction = fraction.trim_end_matches('0');
     if fraction.len() > power {
@@ -118,15 +125,15 @@ pub(crate) fn decimal(text: &str, power: usize) -> Result<u64, BadNumber> {
     format!("{whole}{fraction}{:0<zeros$}", "").parse().map_err(|_| BadNumber::TooLarge)
 }
 
-/// The digits of a number such as `5_000`.
+/// The digits of a number such as `5_000` or `5,000`.
 fn digits(text: &str) -> Result<String, BadNumber> {
-    // An underscore stands between digits, as in Rust; no `parse`, which would take a sign.
-    let groups = text.split('_');
-    if groups.clone().all(|g| !g.is_empty() && g.bytes().all(|b| b.is_ascii_digit())) {
-        Ok(groups.collect())
-    } else {
-        Err(BadNumber::Form)
-    }
+    // An underscore stands between any digits, as in Rust, and a comma before each three, as reports have
+    // it: `1,5` may mean one and a half. No `parse`, which would take a sign.
+    let separator = if text.contains(',') { ',' } else { '_' };
+    let groups: Vec<_> = text.split(separator).collect();
+    let is_digits = groups.iter().all(|group| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit()));
+    let is_grouped = separator == '_' || groups[0].len() <= 3 && groups[1..].iter().all(|group| group.len() == 3);
+    if is_digits && is_grouped { Ok(groups.concat()) } else { Err(BadNumber::Form) }
 }
 
 /// A number in full, in groups of digits: `5,863,140`.
@@ -196,6 +203,11 @@ mod tests {
             ("2.50usd", Unit::Usd, 2_500_000),
             ("0.000001USD", Unit::Usd, 1),
             ("0usd", Unit::Usd, 0),
+            ("$2.50", Unit::Usd, 2_500_000),
+            ("$1,000.50", Unit::Usd, 1_000_500_000),
+            ("5,000", Unit::Tokens, 5_000),
+            ("1,234,567", Unit::Tokens, 1_234_567),
+            ("1,500k", Unit::Tokens, 1_500_000),
         ] {
             assert_eq!(text.parse(), Ok(Amount { unit, value }), "{text}");
         }
@@ -215,7 +227,16 @@ mod tests {
             "1e6",
             "NaN",
             "inf",
-            "$5",
+            "$",
+            "$5k",
+            "$5usd",
+            "$-5",
+            "1,5",
+            "1000,000",
+            ",000",
+            "1,000,",
+            "1,0_0",
+            "1.000,000",
             "5 k",
             " 5",
             "_5",

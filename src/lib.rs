@@ -8,6 +8,7 @@
 //! cli/
 //!   task.rs            what budget-tee is asked to do, as typed parts
 //!   mod.rs             the table of options, merged with file and environment
+//!   help.rs            the texts of the help
 //!   sources.rs         the configuration file and the environment as words
 //!   values.rs          values of options that parse themselves
 //! process/

@@ -86,7 +86,7 @@ fn completions_are_printed_for_each_shell_and_offer_only_valid_values() {
         let text = String::from_utf8_lossy(&ran.out);
         assert_eq!(ran.code(), Some(0), "{shell}: {text}");
         for option in &options {
-            let form = format!("{before}{}", option.get_long().expect("a long name"));
+            let form = format!("{before}{}", option.get_long().unwrap_or("h"));
             assert!(text.contains(&form), "{form} for {shell}: {text}");
         }
         assert!(text.contains("warn") && text.contains("block"), "{shell}: {text}");
@@ -297,4 +297,39 @@ fn only_the_owner_of_a_device_mentions_it() {
         // A rule about a word that no longer occurs would always pass.
         assert!(owners.iter().all(|owner| users.contains(owner)), "{word} is not in all of {owners:?}");
     }
+}
+
+#[test]
+fn the_brief_help_fits_one_screen_and_the_long_one_has_all_options() {
+    let help = |args: &[&str]| String::from_utf8(run(args, b"").out).expect("UTF-8");
+    let (brief, long) = (help(&["-h"]), help(&["--help"]));
+    assert!(brief.lines().count() <= 24, "{brief}");
+    for text in [&brief, &long] {
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+    let options = |text: &str| text.lines().filter(|line| line.trim_start().starts_with('-')).count();
+    assert_eq!(options(&brief), 10);
+    let shown = budget_tee::cli::table().get_opts().filter(|option| !option.is_hide_set()).count();
+    assert_eq!(options(&long), shown);
+}
+
+#[test]
+fn usage_errors_do_not_mislead() {
+    for (args, wanted, unwanted) in [
+        (&["--", "-p", "hi"][..], "what follows -- is a command with its arguments", "cannot run"),
+        (&["--limt", "5"], "a similar argument exists: '--limit'", "as a value"),
+        (&["--limit", "1,5"], "want tokens such as 5000, 5,000, 5k", "panicked"),
+        #[cfg(not(feature = "redis"))]
+        (&["--offline-grace", "3s"], "built with --features redis", "similar"),
+    ] {
+        let ran = run(args, b"");
+        assert_eq!(ran.code(), Some(125), "{args:?}");
+        assert!(ran.err.contains(wanted) && !ran.err.contains(unwanted), "{args:?}: {}", ran.err);
+    }
+    for args in [&["-q", "-l", "$5", "-m", "BLOCK"][..], &["-q", "-l", "5,000", "-m", "Warn"]] {
+        assert_eq!(run(args, harness::NO_SPEND.as_bytes()).code(), Some(0), "{args:?}");
+    }
+    let mut command = harness::budget_tee(&["-q", "-m", "block"]);
+    command.env("BUDGET_TEE_LIMIT", "5,000");
+    assert_eq!(harness::finish(command, harness::NO_SPEND.as_bytes()).err, "");
 }

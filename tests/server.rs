@@ -370,6 +370,9 @@ fn each_server_outage_is_reported_once_with_what_is_left() {
     read_until(child.stdout.as_mut().expect("piped"), "\n");
     let location = server.ledger("nightly");
     wait_for(&location, 100);
+    // The answer to that call has come too, once others have been made.
+    let calls = script_calls(&server);
+    while script_calls(&server) < calls + 3 {}
     for _ in 0..2 {
         proxy.drop_answers(true);
         let message = read_until(&mut stderr, "\n");

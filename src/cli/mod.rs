@@ -3,6 +3,7 @@
 //!
 //! A new option is added in the table; the configuration file knows it from there.
 
+pub(crate) mod help;
 pub(crate) mod sources;
 pub mod task;
 pub(crate) mod values;
@@ -17,6 +18,7 @@ use clap_complete::Shell;
 
 use crate::amount::{Amount, Unit};
 use crate::budget::{Mode, StopAt};
+use crate::cli::help::{ABOUT, DETAILS, USAGE};
 use crate::cli::values::{CommandBudget, FirstSignal, WindowForm};
 use crate::count::price::Unpriced;
 use crate::count::tokens::Classes;
@@ -25,31 +27,6 @@ use crate::error::Error;
 use crate::ledger::{Location, redis::address::Address};
 use crate::show::text::clean;
 
-const USAGE: &str = "\
-claude -p PROMPT --output-format stream-json --verbose | budget-tee [OPTIONS]
-  budget-tee [OPTIONS] [--] COMMAND [ARG]...";
-
-const ABOUT: &str = "\
-Counts the tokens of Claude Code's stream-JSON while it passes from stdin, or
-from the command that it runs, to stdout; shows the budgets on stderr; and in
-block mode stops the stream or ends the command at the limit.";
-
-const EPILOG: &str = "\
-AMOUNT: 5000, 5_000, 5k, 1.5M, 2G tokens; 2.50usd. DURATION: 90s, 30m, 5h, 7d.
-
-Examples:
-  claude -p \"/review src\" --output-format stream-json --verbose |
-    budget-tee --limit 50k | jq -r 'select(.type==\"result\").result'
-  budget-tee --limit 50k --mode block --summary spend.json -- \\
-    claude -p \"/review src\" --output-format stream-json --verbose >run.jsonl
-  ... | budget-tee -l 2M -b /review=50k -n /review >run.jsonl
-
-Exit codes: the command's own, or 0 when all was forwarded; 121 refused before
-the start; 122 stopped at a limit; 124 silent for too long (--idle); 125
-budget-tee failed; 126 COMMAND cannot be run; 127 it was not found; 141 the
-reader of stdout went away; 128+N ended by signal N. More in budget-tee(1).
-";
-
 /// The options; each doc comment is the help of its option.
 // Values are optional and have no default here: of several places that may give one, the last that
 // does counts, and a default would count as given. An amount may begin with a hyphen, so that its own
@@ -57,7 +34,7 @@ reader of stdout went away; 128+N ended by signal N. More in budget-tee(1).
 #[derive(Debug, Parser)]
 #[command(
     name = "budget-tee",
-    version,
+    version = help::VERSION,
     about = ABOUT,
     override_usage = USAGE,
     // The words of file and environment stand before those of the command line, and the last one wins.
@@ -65,10 +42,10 @@ reader of stdout went away; 128+N ended by signal N. More in budget-tee(1).
     disable_help_flag = true,
     disable_version_flag = true,
     max_term_width = 80,
-    help_template = format!("{{about}}\n\nUsage:\n  {{usage}}\n\n{{all-args}}\n\n{EPILOG}")
+    help_template = format!("{{about}}\n\nUsage:\n  {{usage}}\n\n{{all-args}}\n\n{DETAILS}")
 )]
 struct Options {
-    /// Overall budget
+    /// Overall budget, in tokens or dollars
     #[arg(short, long, alias = "overall-token-budget", value_name = "AMOUNT", help_heading = "Budgets")]
     #[arg(allow_hyphen_values = true)]
     limit: Vec<Amount>,
@@ -78,51 +55,51 @@ struct Options {
     #[arg(allow_hyphen_values = true)]
     command_budget: Vec<CommandBudget>,
 
-    /// The command that this run is charged to
+    /// The command that the run is charged to
     #[arg(short, long, value_name = "NAME", help_heading = "Budgets", value_parser = values::name)]
     name: Option<String>,
 
-    /// On excess: warn (report it, go on) or block (stop)
+    /// warn: report it, go on; block: stop
     #[arg(short, long, alias = "budget-enforcement-mode", value_name = "MODE", help_heading = "Budgets")]
-    #[arg(hide_possible_values = true)]
+    #[arg(ignore_case = true, hide_possible_values = true)]
     mode: Option<Mode>,
 
-    /// block: stop before a call that cannot fit, or after
-    #[arg(long, value_name = "WHEN", help_heading = "Budgets", hide_possible_values = true)]
+    /// before or after a call that cannot fit
+    #[arg(ignore_case = true, long, value_name = "WHEN", help_heading = "Budgets", hide_possible_values = true)]
     stop: Option<StopAt>,
 
-    /// Expected use, checked before the start [default: 1000]
+    /// Expected use, checked at the start [1000]
     #[arg(short, long, alias = "max-tokens-per-command", value_name = "AMOUNT", help_heading = "Budgets")]
     #[arg(allow_hyphen_values = true)]
     estimate: Vec<Amount>,
 
     /// Overall budget in dollars, as --limit USDusd
-    #[arg(long, value_name = "USD", help_heading = "Budgets")]
+    #[arg(long, hide = true, value_name = "USD", help_heading = "Budgets")]
     #[arg(allow_hyphen_values = true, value_parser = values::dollars)]
     overall_cost_budget: Vec<Amount>,
 
     /// Budget of one command in dollars; repeatable
-    #[arg(long, value_name = "NAME=USD", help_heading = "Budgets")]
+    #[arg(long, hide = true, value_name = "NAME=USD", help_heading = "Budgets")]
     #[arg(allow_hyphen_values = true, value_parser = values::command_cost)]
     command_cost_budget: Vec<CommandBudget>,
 
-    /// Share the budgets with all runs that name FILE
+    /// Share budgets with all runs that name FILE
     #[arg(short = 'L', long, value_name = "FILE", help_heading = "Shared budgets")]
     ledger: Option<PathBuf>,
 
-    /// Block mode: go on so long without the server [default: 60s]
+    /// block: go on so long without a server [60s]
     #[cfg(feature = "redis")]
     #[arg(long, value_name = "DURATION", help_heading = "Shared budgets")]
     #[arg(allow_hyphen_values = true, value_parser = values::duration)]
     offline_grace: Option<Duration>,
 
-    /// Drop a server's ledger unused for so long [0: never]
+    /// Drop a server's ledger unused so long
     #[cfg(feature = "redis")]
     #[arg(long, value_name = "DURATION", help_heading = "Shared budgets")]
     #[arg(allow_hyphen_values = true, value_parser = values::duration)]
     ledger_expiry: Option<Duration>,
 
-    /// Only PERIOD counts: DURATION, day, week or month
+    /// Only PERIOD counts: 5h, day, week, month
     #[arg(short, long, value_name = "PERIOD", help_heading = "Shared budgets")]
     #[arg(allow_hyphen_values = true, value_parser = values::window)]
     window: Option<WindowForm>,
@@ -132,7 +109,7 @@ struct Options {
     #[arg(allow_hyphen_values = true)]
     grant: Vec<Amount>,
 
-    /// Print the budgets' status; exit 0, or 122 if exceeded
+    /// Print how the budgets stand; 122 if over
     #[arg(long, help_heading = "Shared budgets")]
     status: bool,
 
@@ -146,11 +123,11 @@ struct Options {
     #[arg(long, hide = true, overrides_with = "json")]
     no_json: bool,
 
-    /// Tokens that count: input,output,cache-write,cache-read
+    /// Tokens that count [all CLASSES]
     #[arg(short = 't', long, value_name = "CLASSES", help_heading = "Budgets")]
     count: Option<Classes>,
 
-    /// Warn once above this percentage of a budget [default: 90]
+    /// Warn once above this percent [90]
     #[arg(long, value_name = "PERCENT", help_heading = "Budgets")]
     #[arg(allow_hyphen_values = true, value_parser = values::percent)]
     warn_at: Option<u8>,
@@ -159,15 +136,15 @@ struct Options {
     #[arg(long, value_name = "FILE", help_heading = "Prices")]
     prices: Option<PathBuf>,
 
-    /// MODEL, highest, zero or refuse [default: claude-opus-5]
+    /// MODEL, highest, zero or refuse [claude-opus-5]
     #[arg(long, value_name = "WHAT", help_heading = "Prices")]
     unpriced: Option<Unpriced>,
 
-    /// First signal on a stop, or none [default: TERM]
+    /// First signal on a stop, or none [TERM]
     #[arg(short, long, value_name = "SIGNAL", help_heading = "Ending a command", value_parser = values::signal)]
     signal: Option<FirstSignal>,
 
-    /// KILL follows after this [default: 10s; 0: never]
+    /// KILL follows after this [10s; 0: never]
     #[arg(short, long, value_name = "DURATION", help_heading = "Ending a command")]
     #[arg(allow_hyphen_values = true, value_parser = values::duration)]
     kill_after: Option<Duration>,
@@ -189,11 +166,11 @@ struct Options {
     #[arg(long, hide = true, overrides_with = "reap")]
     no_reap: bool,
 
-    /// Run once per budget when it passes --warn-at
+    /// Run once per budget above --warn-at
     #[arg(long, value_name = "COMMAND", help_heading = "Budgets", value_hint = ValueHint::CommandString)]
     on_warn: Option<String>,
 
-    /// Run once per budget when it is exceeded
+    /// Run once per budget that is exceeded
     #[arg(long, value_name = "COMMAND", help_heading = "Budgets", value_hint = ValueHint::CommandString)]
     on_exceed: Option<String>,
 
@@ -223,8 +200,12 @@ struct Options {
     #[arg(long, value_name = "WHEN", help_heading = "Output", hide_possible_values = true)]
     color: Option<ColorChoice>,
 
+    /// Show the options that matter most
+    #[arg(short = 'h', action = ArgAction::SetTrue, help_heading = "Output")]
+    brief: bool,
+
     /// Show this help
-    #[arg(short, long, action = ArgAction::Help, help_heading = "Output")]
+    #[arg(long, action = ArgAction::Help, help_heading = "Output")]
     help: Option<bool>,
 
     /// Show the version
@@ -307,6 +288,7 @@ impl From<clap::Error> for Error {
     fn from(error: clap::Error) -> Error {
         // clap repeats the argument as it came, control characters included.
         let text = error.to_string();
+        let text = help::better_error(&text).unwrap_or(text);
         let lines = text.strip_prefix("error: ").unwrap_or(&text).lines().map(clean);
         let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
         Error::Failed(lines.join("\n"))

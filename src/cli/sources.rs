@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
+use crate::amount::Amount;
 use crate::cli::values::dollars;
 use crate::error::Error;
 use crate::show::text::clean_os;
@@ -45,8 +46,11 @@ pub(crate) fn environment() -> Vec<Source> {
     let of = |(name, option): &(&str, &str)| {
         let value = variable(name)?;
         let words = match value.to_str().filter(|_| *option == "limit") {
-            // One limit for each unit, with a comma between them.
-            Some(limits) => limits.split(',').map(|limit| word(option, limit.trim())).collect(),
+            // One limit for each unit, with a comma between them; but `5,000` is one.
+            Some(limits) if limits.trim().parse::<Amount>().is_err() => {
+                limits.split(',').map(|limit| word(option, limit.trim())).collect()
+            }
+            Some(limit) => vec![word(option, limit.trim())],
             None => vec![word(option, &value)],
         };
         Some(Source { name: (*name).to_owned(), words })

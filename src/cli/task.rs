@@ -13,8 +13,9 @@ use rustix::process::Signal;
 
 use crate::amount::{Amounts, Unit};
 use crate::budget::{Budget, Budgets, Estimate};
+use crate::cli::help::{self, USAGE};
 use crate::cli::values::{FirstSignal, WindowForm, command_name, resumes};
-use crate::cli::{Options, USAGE, sources};
+use crate::cli::{Options, sources};
 use crate::count::meter::Meter;
 use crate::count::price::{Prices, Unpriced};
 use crate::count::rates::day;
@@ -99,6 +100,9 @@ pub fn parse() -> Result<Task, Error> {
         }
         result => result?,
     };
+    if own.brief {
+        return Ok(Task::Print(help::brief(Options::command()).into_bytes()));
+    }
     // Before file and environment are read: the build of a package must not depend on them.
     if let Some(shell) = own.completions {
         let mut text = Vec::new();
@@ -195,6 +199,10 @@ impl Options {
             #[cfg(feature = "redis")]
             (self.ledger_expiry.is_some() && no_server, "--ledger-expiry needs a --ledger on a server"),
             (self.json && !self.status, "--json goes with --status"),
+            (
+                self.command.first().is_some_and(|command| command.as_encoded_bytes().starts_with(b"-")),
+                "what follows -- is a command with its arguments: budget-tee [OPTIONS] -- claude -p ...",
+            ),
             (self.status && !self.command.is_empty(), "--status runs no command"),
             (
                 !self.command.is_empty() && matches!(self.signal, Some(FirstSignal(None))),
