@@ -198,3 +198,31 @@ fn a_file_has_no_writers_and_warn_mode_ends_none() {
     let ran = bash("{ echo \"$LINE\"; echo \"$MORE\"; } | tee1k -m warn >/dev/null; echo ${PIPESTATUS[*]}");
     assert_eq!(out(&ran), "0 0\n", "{}", ran.err);
 }
+
+#[test]
+fn whatever_fails_in_proc_only_writers_are_signalled() {
+    let (trace, line) = (tempfile::NamedTempFile::new().expect("a file"), assistant("a", 5000));
+    let path = trace.path().to_str().expect("UTF-8");
+    for (call, error) in [("openat", "EACCES"), ("getdents64", "ENOENT"), ("readlinkat", "ESRCH"), ("read", "ESRCH")] {
+        let (reader, writer) = pipe().expect("a pipe");
+        (&writer).write_all(line.as_bytes()).expect("written");
+        let mut stays = plain("sleep").arg("100").stdout(writer).spawn().expect("starts");
+        let fault = format!("inject={call}:error={error}:when=40+3");
+        let mut command = plain("strace");
+        command.args(["-f", "-qq", "-o", path, "-e", "trace=pidfd_open,pidfd_send_signal,kill", "-e", &fault]);
+        command.args([env!("CARGO_BIN_EXE_budget-tee"), "-q", "-l", "1000", "-m", "block", "-k", "0.1s"]);
+        let ended = command.stdin(reader).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        drop(command);
+        stays.kill().expect("it is not reaped yet");
+        stays.wait().expect("ends");
+        let Ok(status) = ended else {
+            std::io::stderr().write_all(b"skipped: strace is not available\n").expect("stderr is writable");
+            return;
+        };
+        assert_eq!(status.code(), Some(122), "{call}");
+        let calls = std::fs::read_to_string(path).expect("a trace");
+        let opened = format!("pidfd_open({},", stays.id());
+        let signals = calls.lines().filter(|call| call.contains("pidfd_open(") || call.contains("kill("));
+        signals.for_each(|call| assert!(call.contains(&opened), "{call}"));
+    }
+}

@@ -101,10 +101,8 @@ impl Writers {
 
     /// Sends KILL at once where it would follow: budget-tee itself is told to end.
     pub(crate) fn hurry(&mut self, job: &mut Job, now: Instant) {
-        match self.policy.grace {
-            Some(_) if self.ending.sent != Signal::KILL => self.send(Signal::KILL, job, now),
-            Some(_) => {}
-            None => self.found.clear(),
+        if self.policy.grace.is_some() && self.ending.sent != Signal::KILL {
+            self.send(Signal::KILL, job, now);
         }
     }
 
@@ -129,7 +127,8 @@ impl Writers {
         }
         if self.ending.take_due(now) {
             let Some(signal) = self.ending.next() else {
-                job.say("some writers have not ended even after KILL");
+                let some_are_left = !self.found.is_empty();
+                job.say_all(some_are_left.then(|| "some writers have not ended even after KILL".to_owned()));
                 return true;
             };
             self.send(signal, job, now);
