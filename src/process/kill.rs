@@ -131,3 +131,46 @@ pub(crate) fn sent_to(signal: Signal, count: usize) -> String {
     let processes = if count == 1 { "process" } else { "processes" };
     format!("sent {name} to {count} {processes}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn int_waits_for_a_quiet_moment_and_no_longer_than_a_second() {
+        let start = Instant::now();
+        let mut quiet = Quiet::new(10, start);
+        assert!(!quiet.has_come(10, start + 90 * MS));
+        assert!(!quiet.has_come(20, start + 95 * MS), "a line came");
+        assert!(!quiet.has_come(20, start + 190 * MS));
+        assert!(quiet.has_come(20, start + 195 * MS));
+        let mut busy = Quiet::new(0, start);
+        assert_eq!((1..=100).find(|n| busy.has_come(u64::from(*n), start + 10 * *n * MS)), Some(100));
+    }
+
+    #[test]
+    fn a_silence_is_looked_at_ten_times_and_each_second_at_most() {
+        let start = Instant::now();
+        let mut silence = Silence::new(0, start);
+        assert_eq!(silence.look(0, start + 500 * MS), 500 * MS);
+        silence.excuse(start + 500 * MS);
+        assert_eq!(silence.look(0, start + 600 * MS), 100 * MS);
+        assert_eq!(silence.look(1, start + 700 * MS), Duration::ZERO);
+        for (idle, step) in [(50, 20), (1000, 100), (60_000, 1000)] {
+            assert_eq!(silence.due(idle * MS, start), start + step * MS, "{idle}");
+        }
+    }
+
+    #[test]
+    fn term_follows_another_signal_and_kill_follows_term() {
+        let now = Instant::now();
+        let mut ending = Ending::new(Signal::INT, Some(100 * MS), now);
+        assert_eq!((ending.next(), ending.take_due(now)), (Some(Signal::TERM), false));
+        assert!(ending.take_due(now + 100 * MS) && !ending.take_due(now + 100 * MS), "once");
+        assert_eq!(Ending::new(Signal::TERM, None, now).due, None);
+        let last = Ending::new(Signal::KILL, None, now);
+        assert_eq!((last.next(), last.due), (None, Some(now + LAST_WAIT)));
+    }
+}

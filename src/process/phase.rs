@@ -17,6 +17,7 @@ use crate::process::job::Job;
 use crate::process::signals;
 use crate::process::wake::{RaiseAtEnd, Wake};
 use crate::process::watch::{News, Watch};
+use crate::show::text::reason;
 
 /// Where a stream comes from, and how that is ended.
 pub(crate) trait Origin {
@@ -69,7 +70,7 @@ pub(crate) fn run(mut watch: Watch<'_>, origin: &mut impl Origin) -> io::Result<
                 news.signals.iter().for_each(|signal| origin.signalled(*signal, watch.job, now));
                 if let Some(exit) = origin.step(&mut watch, &news, now) {
                     let is_told = origin.is_told() || matches!(exit, Exit::Signal(_));
-                    closing = Some(Closing::begin(exit, is_told, watch.job)?);
+                    closing = Some(Closing::begin(exit, is_told, watch.job));
                 }
             }
             Some(begun) => match news.signals.iter().find(|signal| signals::END.contains(signal)) {
@@ -93,34 +94,43 @@ fn suspend(origin: &mut impl Origin, job: &mut Job) {
     origin.suspend(false);
 }
 
+/// A thread that closes the ledger, with what there is to say of it, and a flag that is raised at its end.
+type Work = (JoinHandle<Vec<String>>, Arc<Wake>);
+
+/// Closes the ledger in a thread of its own: a lock or a server may take seconds, and signals are heard
+/// meanwhile.
+fn in_a_thread(closes: impl FnOnce() -> Vec<String> + Send + 'static) -> io::Result<Work> {
+    let wake = Arc::new(Wake::new()?);
+    let of_thread = Arc::clone(&wake);
+    let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || {
+        let _ended = RaiseAtEnd(&of_thread);
+        closes()
+    })?;
+    Ok((thread, wake))
+}
+
 /// The last phase: the ledger takes in the last of what was spent, and hooks end.
 struct Closing {
     exit: Exit,
     is_told: bool,
-    ledger: Option<(JoinHandle<Vec<String>>, Arc<Wake>)>,
+    ledger: Option<Work>,
     /// Nothing is waited for any longer than this.
     due: Instant,
 }
 
 impl Closing {
-    fn begin(exit: Exit, is_told: bool, job: &mut Job) -> io::Result<Self> {
-        let (mut ledger, now) = (None, Instant::now());
-        if let Some(closes) = job.close(matches!(exit, Exit::Signal(_))) {
-            let wake = Arc::new(Wake::new()?);
-            let of_thread = Arc::clone(&wake);
-            // A thread of its own: a lock or a server may take seconds, and signals are heard meanwhile.
-            let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || {
-                let _ended = RaiseAtEnd(&of_thread);
-                closes()
-            })?;
-            ledger = Some((thread, wake));
-        }
+    fn begin(exit: Exit, is_told: bool, job: &mut Job) -> Self {
+        let (closes, now) = (job.close(matches!(exit, Exit::Signal(_))), Instant::now());
+        let ledger = closes.map(in_a_thread).transpose().unwrap_or_else(|error| {
+            job.say(&format!("cannot close the ledger, which may lack the last of what was spent: {}", reason(error)));
+            None
+        });
         // With a ledger the time for hooks begins when that has closed, which takes a limited time.
         let mut closing = Closing { exit, is_told, ledger, due: now + HOOKS_WAIT * 2 };
         if closing.ledger.is_none() {
             closing.ledger_closed(job, now);
         }
-        Ok(closing)
+        closing
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
