@@ -14,12 +14,14 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use budget_tee::amount::{Amounts, Unit};
+use budget_tee::amount::{Amount, Amounts, Unit};
 use budget_tee::budget::{Mode, Room, Scope};
 use budget_tee::count::tally::Tally;
 use budget_tee::count::tokens::{Classes, Spend, Tokens};
+use budget_tee::ledger::limits::Limit;
 use budget_tee::ledger::redis::address::Address;
 use budget_tee::ledger::store::Request;
+use budget_tee::ledger::window::{Period, Window};
 use budget_tee::ledger::{self, Location};
 use harness::{NO_SPEND, assistant, finish, kill, read_until};
 use proptest::prelude::*;
@@ -46,6 +48,10 @@ fn hash(server: &Server, level: &str) -> Vec<String> {
 enum Event {
     /// A run of this command asks to start, with an estimate and the room left in its budgets.
     Start { name: Option<usize>, reservation: Amounts, rooms: Vec<Room>, must_fit: bool },
+    /// Somebody grants something to a command, or to all.
+    Grant { name: Option<usize>, amounts: Amounts },
+    /// One of the active runs spends, and is still alive.
+    Spend { run: prop::sample::Index, used: [u64; 2] },
     /// One of the active runs ends, and has used so much of each model.
     End { run: prop::sample::Index, used: [u64; 2] },
 }
@@ -67,13 +73,34 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     });
     let end = (any::<prop::sample::Index>(), any::<[u16; 2]>())
         .prop_map(|(run, used)| Event::End { run, used: used.map(|used| u64::from(used) % 6 * 250) });
-    prop::collection::vec(prop_oneof![3 => start, 2 => end], 1..20)
+    let spend = (any::<prop::sample::Index>(), any::<[u16; 2]>())
+        .prop_map(|(run, used)| Event::Spend { run, used: used.map(|used| u64::from(used) % 3 * 250) });
+    let grant = (prop::option::of(0..3usize), 0..4u64, 1..4u64).prop_map(|(name, tokens, micro_usd)| Event::Grant {
+        name,
+        amounts: Amounts { tokens: tokens * 250, micro_usd: micro_usd * 250 },
+    });
+    prop::collection::vec(prop_oneof![3 => start, 2 => end, 2 => spend, 1 => grant], 1..20)
 }
 
 const NAMES: [&str; 3] = ["/a", "/a b", "/ä\"x"];
 
+/// The windows that a history is tried with; all of it is of now.
+fn windows() -> impl Strategy<Value = Option<Window>> {
+    let calendar = |period| Some(Window::Calendar(period, jiff::tz::TimeZone::system()));
+    prop::sample::select(vec![None, Some(Window::Last(60.0)), calendar(Period::Day), calendar(Period::Month)])
+}
+
+/// What a run has spent on two models.
+fn spent([a, b]: [u64; 2]) -> Tally<String> {
+    let spend = |input, output, micro_usd| {
+        let tokens = Tokens { input, output, ..Tokens::default() };
+        Spend { tokens, micro_usd }
+    };
+    Tally::from_iter([("m".to_owned(), spend(a, b, 0)), ("n \u{1f}".to_owned(), spend(0, a, b))])
+}
+
 /// The answers of a ledger to these events.
-fn answers(location: &Location, events: &[Event]) -> Vec<String> {
+fn answers(location: &Location, window: Option<&Window>, events: &[Event]) -> Vec<String> {
     let now = budget_tee::ledger::worker::unix_now();
     let classes: Classes = "input,cache-read".parse().expect("classes");
     let (mut answers, mut runs) = (Vec::new(), Vec::new());
@@ -81,38 +108,51 @@ fn answers(location: &Location, events: &[Event]) -> Vec<String> {
         match event {
             Event::Start { name, reservation, rooms, must_fit } => {
                 let mode = if *must_fit { Mode::Block } else { Mode::Warn };
-                let request =
-                    Request { reservation: *reservation, classes, rooms: rooms.clone(), mode, ..Request::default() };
                 let name = name.map(|name| NAMES[name]);
-                let mut ledger = ledger::open(location, name, None, now).expect("opens");
+                let limit = |room: &Room| Limit {
+                    name: name.filter(|_| room.scope == Scope::Command).map(str::to_owned),
+                    amount: Amount { unit: room.unit, value: room.limit },
+                    window: "day".to_owned(),
+                };
+                let limits = rooms.iter().map(limit).collect();
+                let request = Request { reservation: *reservation, classes, rooms: rooms.clone(), limits, mode };
+                let mut ledger = ledger::open(location, name, window.cloned(), now).expect("opens");
                 let admission = ledger.admit(&request, now).expect("answers");
                 answers.push(format!("{admission:?} {:?}", ledger.totals(now)));
                 if admission.admitted {
-                    runs.push(ledger);
+                    runs.push((ledger, [0, 0]));
                 }
             }
-            Event::End { run, used } if !runs.is_empty() => {
-                let mut ledger = runs.swap_remove(run.index(runs.len()));
-                let [a, b] = *used;
-                let spend = |input, output, micro_usd| {
-                    let tokens = Tokens { input, output, ..Tokens::default() };
-                    Spend { tokens, micro_usd }
-                };
-                let models = [("m".to_owned(), spend(a, b, 0)), ("n \u{1f}".to_owned(), spend(0, a, b))];
-                ledger.leave(&Tally::from_iter(models), now).expect("answers");
+            Event::Grant { name, amounts } => {
+                let name = name.map(|name| NAMES[name]);
+                let mut ledger = ledger::open_there(location).expect("opens");
+                answers.push(format!("{:?}", ledger.grant(name, *amounts, now)));
+            }
+            Event::Spend { run, used } if !runs.is_empty() => {
+                let at = run.index(runs.len());
+                let (ledger, before) = &mut runs[at];
+                *before = [before[0] + used[0], before[1] + used[1]];
+                ledger.step(&spent(*before), now).expect("answers");
                 answers.push(format!("{:?}", ledger.totals(now)));
             }
-            Event::End { .. } => {}
+            Event::End { run, used } if !runs.is_empty() => {
+                let (mut ledger, before) = runs.swap_remove(run.index(runs.len()));
+                ledger.leave(&spent([before[0] + used[0], before[1] + used[1]]), now).expect("answers");
+                answers.push(format!("{:?}", ledger.totals(now)));
+            }
+            Event::Spend { .. } | Event::End { .. } => {}
         }
     }
-    let ledger = ledger::read(location, None, now).expect("answers");
+    let ledger = ledger::read(location, window.cloned(), now).expect("answers");
     let (book, mut alive) = ledger.as_ref().map(|ledger| (ledger.book(), ledger.alive(classes))).expect("exists");
     alive.iter_mut().for_each(|run| run.id.clear());
     alive.sort_by_key(|run| format!("{run:?}"));
     let models: std::collections::BTreeMap<_, _> = book.by_model().iter().cloned().collect();
     // A server keeps nothing of a command that used nothing.
-    let used = [None, Some(NAMES[0]), Some(NAMES[1]), Some(NAMES[2])].map(|name| book.used(name, now));
-    answers.push(format!("{alive:?} {models:?} {used:?}"));
+    let names = [None, Some(NAMES[0]), Some(NAMES[1]), Some(NAMES[2])];
+    let used = names.map(|name| (book.used(name, now + 1.0), book.granted(name, now)));
+    let limits: Vec<_> = book.limits().all().collect();
+    answers.push(format!("{alive:?} {models:?} {used:?} {limits:?}"));
     answers
 }
 
@@ -120,9 +160,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_server_and_a_file_give_the_same_answers(all in prop::collection::vec(events(), 5)) {
+    fn a_server_and_a_file_give_the_same_answers(all in prop::collection::vec((windows(), events()), 5)) {
         let Some(server) = Server::start() else { return Ok(()) };
-        for (at, events) in all.iter().enumerate() {
+        for (at, (window, events)) in all.iter().enumerate() {
             let folder = tempfile::tempdir().expect("a folder");
             let file = Location::File(folder.path().join("ledger"));
             let address = Address::parse(&server.ledger(&format!("n{at}")), None, Duration::from_secs(60), None);
@@ -130,7 +170,8 @@ proptest! {
             // The first event creates both ledgers.
             let first = [Event::Start { name: None, reservation: Amounts::default(), rooms: Vec::new(), must_fit: true }];
             let events = [&first[..], events].concat();
-            prop_assert_eq!(answers(&address, &events), answers(&file, &events));
+            let window = window.as_ref();
+            prop_assert_eq!(answers(&address, window, &events), answers(&file, window, &events));
         }
     }
 }

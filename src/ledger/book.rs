@@ -250,7 +250,7 @@ impl Book {
     }
 
     /// What was granted to a command, or to all, in the window.
-    pub(crate) fn granted(&self, name: Option<&str>, now: f64) -> Amounts {
+    pub fn granted(&self, name: Option<&str>, now: f64) -> Amounts {
         let from = self.window.as_ref().map_or(f64::NEG_INFINITY, |window| window.from(now));
         self.limits.granted(name, from)
     }
