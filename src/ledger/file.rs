@@ -54,6 +54,8 @@ pub(crate) struct FileStore {
     recorded: Tally<String>,
     /// The file was removed, and another one made.
     is_anew: bool,
+    /// The run has summed up the ledger, or tried to.
+    has_summed_up: bool,
 }
 
 impl FileStore {
@@ -88,6 +90,7 @@ impl FileStore {
             reservation: Amounts::default(),
             recorded: Tally::default(),
             is_anew: false,
+            has_summed_up: false,
         })
     }
 
@@ -223,9 +226,11 @@ impl FileStore {
     /// the old file open sees that it is no longer the one at its path.
     // All but the last step without the lock: with 20,000 commands others waited for 16 s.
     fn sum_up(&mut self, now: f64) -> io::Result<()> {
-        if self.lines.read() < SMALL || !self.book.is_mostly_history() {
+        if self.has_summed_up || self.lines.read() < SMALL || !self.book.is_mostly_history() {
             return Ok(());
         }
+        // Once a run: on a disk that is full it would read all of it five times a second.
+        self.has_summed_up = true;
         let path = beside(&self.path, "new");
         let new = open_or_make(&path)?;
         // Whoever holds this lock is at work on the file, and renames it before the lock is free again.
