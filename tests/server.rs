@@ -114,7 +114,10 @@ fn answers(location: &Location, window: Option<&Window>, events: &[Event]) -> Ve
                     amount: Amount { unit: room.unit, value: room.limit },
                     window: "day".to_owned(),
                 };
-                let limits = rooms.iter().map(limit).collect();
+                // A run has one for each name and unit.
+                let mut limits: Vec<Limit> = rooms.iter().map(limit).collect();
+                limits.sort_by_key(|limit| (limit.name.clone(), limit.amount.unit == Unit::Usd));
+                limits.dedup_by_key(|limit| (limit.name.clone(), limit.amount.unit));
                 let request = Request { reservation: *reservation, classes, rooms: rooms.clone(), limits, mode };
                 let mut ledger = ledger::open(location, name, window.cloned(), now).expect("opens");
                 let admission = ledger.admit(&request, now).expect("answers");
