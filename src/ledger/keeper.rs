@@ -46,6 +46,9 @@ pub struct Keeper {
     check_at: Option<Instant>,
     /// Nothing has been seen of the ledger yet.
     is_unseen: bool,
+    /// How long the end is waited for, and whether it is asked for again where that fails.
+    wait: Duration,
+    insists: bool,
 }
 
 /// What came of opening a ledger.
@@ -130,6 +133,8 @@ impl Keeper {
             handed: Spend::default(),
             check_at: None,
             is_unseen: true,
+            wait: LEDGER_WAIT,
+            insists: false,
         })
     }
 
@@ -297,50 +302,42 @@ impl Keeper {
         }
     }
 
-    /// Records the last of what the run has spent, and that it has ended; waits no longer than `wait`.
-    /// Returns what to report.
-    pub fn close(mut self, run: &Mutex<Run>, wait: Duration) -> Vec<String> {
+    /// Asks for the last of what the run has spent to be recorded, and that it has ended; for no longer than
+    /// `wait`. [`Keeper::ended`] tells, when [`Keeper::wake`] is readable or [`Keeper::due`] has come.
+    pub(crate) fn begin_end(&mut self, run: &Mutex<Run>, wait: Duration) {
         // The relay may still be at work, and must not wait for the ledger.
         self.hand_over(&lock(run));
-        let left = self.await_end(wait);
-        let (_, mut messages) = self.take_view(&mut lock(run));
-        if let Err(why) = left {
-            let missing = lock(run).meter.total().minus(self.post.mailbox().recorded);
-            let missing = Classes::default().count(&missing.tokens);
-            // Else only the end is missing, and the reservation ends with the process, or with its lease.
-            if missing > 0 {
-                messages.push(format!("{why}; {missing} tokens of this run are not in it"));
-            }
-        }
-        messages
-    }
-
-    /// Waits until the run has left.
-    fn await_end(&self, wait: Duration) -> Result<(), String> {
-        let until = Instant::now() + wait + SLACK;
-        let insists = self.begin_end();
-        let mut mailbox = self.post.mailbox();
-        while !mailbox.is_over {
-            // One that could not even be opened is not tried again.
-            let has_failed = mailbox.outage.is_some() && (mailbox.tries > 0 || mailbox.terms.is_none());
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || has_failed && !insists {
-                return Err(mailbox.why(&self.location, wait));
-            }
-            mailbox = self.post.wait(mailbox, Some(left));
-        }
-        Ok(())
-    }
-
-    /// Asks for the end. Returns whether it is asked for again where that fails.
-    fn begin_end(&self) -> bool {
         let mut mailbox = self.post.mailbox();
         // A server that was never reached, or has been unreachable for long, gets one more try; one that was
         // there a moment ago is insisted on, so that the last of the spend is not lost.
         let is_long_gone = mailbox.silent_since().is_some_and(|since| since.elapsed() >= LEDGER_WAIT);
+        self.insists = mailbox.is_remote() && mailbox.was_reached && !is_long_gone;
         (mailbox.awaited, mailbox.tries) = (Some(Errand::Leave), 0);
+        (self.wait, self.check_at) = (wait, Some(Instant::now() + wait + SLACK));
         self.post.call();
-        mailbox.is_remote() && mailbox.was_reached && !is_long_gone
+    }
+
+    /// What to report once the end is recorded, or it is waited for no longer.
+    pub(crate) fn ended(&mut self, run: &Mutex<Run>) -> Option<Vec<String>> {
+        self.post.heed();
+        let (is_over, why) = {
+            let mailbox = self.post.mailbox();
+            // One that could not even be opened is not tried again.
+            let has_failed = mailbox.outage.is_some() && (mailbox.tries > 0 || mailbox.terms.is_none());
+            let is_late = self.check_at.is_none_or(|until| until <= Instant::now());
+            if !mailbox.is_over && !is_late && (self.insists || !has_failed) {
+                return None;
+            }
+            (mailbox.is_over, mailbox.why(&self.location, self.wait))
+        };
+        let (_, mut messages) = self.take_view(&mut lock(run));
+        let missing = lock(run).meter.total().minus(self.post.mailbox().recorded);
+        let missing = Classes::default().count(&missing.tokens);
+        // Else only the end is missing, and the reservation ends with the process, or with its lease.
+        if !is_over && missing > 0 {
+            messages.push(format!("{why}; {missing} tokens of this run are not in it"));
+        }
+        Some(messages)
     }
 }
 

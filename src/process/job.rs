@@ -127,9 +127,8 @@ impl Job {
         changed
     }
 
-    /// What closes the ledger, which may take a while; the messages that come of it are to be said. None
-    /// where there is no ledger.
-    pub(crate) fn close(&mut self, is_told: bool) -> Option<impl FnOnce() -> Vec<String> + Send + 'static> {
+    /// Begins to close the ledger, which may take a while; none where there is no ledger.
+    pub(crate) fn close(&mut self, is_told: bool) -> Option<Keeper> {
         // What has been decided is reported before the ledger is waited for.
         self.say_notices();
         // A ledger that was unreachable is hardly worth waiting for.
@@ -139,8 +138,9 @@ impl Job {
             (false, true) => SHORT_WAIT,
             (false, false) => LEDGER_WAIT,
         };
-        let (keeper, run) = (self.keeper.take()?, Arc::clone(&self.run));
-        Some(move || keeper.close(&run, wait))
+        let mut keeper = self.keeper.take()?;
+        keeper.begin_end(&self.run, wait);
+        Some(keeper)
     }
 
     /// The ledger has closed. Returns how budget-tee exits: others may have used up a budget meanwhile.

@@ -4,20 +4,17 @@
 //! [`Origin`]'s: a filter's input with its writers, or a wrapped command.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use signal_hook::consts::SIGTSTP;
 
 use crate::error::Exit;
+use crate::ledger::keeper::Keeper;
 use crate::process::hook::HOOKS_WAIT;
 use crate::process::job::Job;
 use crate::process::signals;
-use crate::process::wake::{RaiseAtEnd, Wake};
 use crate::process::watch::{News, Watch};
-use crate::show::text::reason;
 
 /// Where a stream comes from, and how that is ended.
 pub(crate) trait Origin {
@@ -54,7 +51,7 @@ pub(crate) fn run(mut watch: Watch<'_>, origin: &mut impl Origin) -> io::Result<
     let mut closing: Option<Closing> = None;
     loop {
         let (due, ledger) = match &closing {
-            Some(closing) => (Some(closing.due), closing.fd()),
+            Some(closing) => (Some(closing.due()), closing.fd()),
             None => (origin.due(Instant::now()), None),
         };
         let stdout_too = closing.is_none() && origin.minds_reader();
@@ -94,37 +91,18 @@ fn suspend(origin: &mut impl Origin, job: &mut Job) {
     origin.suspend(false);
 }
 
-/// A thread that closes the ledger, with what there is to say of it, and a flag that is raised at its end.
-type Work = (JoinHandle<Vec<String>>, Arc<Wake>);
-
-/// Closes the ledger in a thread of its own: a lock or a server may take seconds, and signals are heard
-/// meanwhile.
-fn in_a_thread(closes: impl FnOnce() -> Vec<String> + Send + 'static) -> io::Result<Work> {
-    let wake = Arc::new(Wake::new()?);
-    let of_thread = Arc::clone(&wake);
-    let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || {
-        let _ended = RaiseAtEnd(&of_thread);
-        closes()
-    })?;
-    Ok((thread, wake))
-}
-
 /// The last phase: the ledger takes in the last of what was spent, and hooks end.
 struct Closing {
     exit: Exit,
     is_told: bool,
-    ledger: Option<Work>,
+    ledger: Option<Keeper>,
     /// Nothing is waited for any longer than this.
     due: Instant,
 }
 
 impl Closing {
     fn begin(exit: Exit, is_told: bool, job: &mut Job) -> Self {
-        let (closes, now) = (job.close(matches!(exit, Exit::Signal(_))), Instant::now());
-        let ledger = closes.map(in_a_thread).transpose().unwrap_or_else(|error| {
-            job.say(&format!("cannot close the ledger, which may lack the last of what was spent: {}", reason(error)));
-            None
-        });
+        let (ledger, now) = (job.close(matches!(exit, Exit::Signal(_))), Instant::now());
         // With a ledger the time for hooks begins when that has closed, which takes a limited time.
         let mut closing = Closing { exit, is_told, ledger, due: now + HOOKS_WAIT * 2 };
         if closing.ledger.is_none() {
@@ -134,7 +112,12 @@ impl Closing {
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.ledger.as_ref().map(|(_, wake)| wake.as_fd())
+        self.ledger.as_ref().and_then(Keeper::wake)
+    }
+
+    /// When the next step is due.
+    fn due(&self) -> Instant {
+        self.ledger.as_ref().and_then(Keeper::due).map_or(self.due, |ledger| ledger.min(self.due))
     }
 
     /// A signal ends the wait. Returns how budget-tee exits.
@@ -150,8 +133,9 @@ impl Closing {
 
     /// Takes in what has ended. Returns how budget-tee exits once there is nothing left to wait for.
     fn step(&mut self, job: &mut Job, now: Instant) -> Option<Exit> {
-        if let Some((thread, _)) = self.ledger.take_if(|(_, wake)| wake.is_raised()) {
-            job.say_all(thread.join().unwrap_or_default());
+        if let Some(messages) = self.ledger.as_mut().and_then(|ledger| ledger.ended(&job.run)) {
+            self.ledger = None;
+            job.say_all(messages);
             self.ledger_closed(job, now);
         }
         let waits_for_hooks = !self.is_told && job.hooks.pids().next().is_some();
