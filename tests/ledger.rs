@@ -41,15 +41,21 @@ fn concurrent_runs_add_up_exactly() {
             let path = path.clone();
             std::thread::spawn(move || {
                 let input: String = (0..n).map(|m| assistant(&format!("m{m}"), 1000 + n)).collect();
-                run_with(&path, &["-q"], &input).code()
+                run_with(&path, &["-q"], &input)
             })
         })
         .collect();
+    let mut missing = 0;
     for child in children {
-        assert_eq!(child.join().expect("joins"), Some(0));
+        let ran = child.join().expect("joins");
+        assert_eq!(ran.code(), Some(0));
+        // On a busy machine a run may not get the lock in the time that it waits; it says what is missing.
+        let told =
+            ran.err.split_once(" tokens of this run are not in it").and_then(|(before, _)| before.rsplit(' ').next());
+        missing += told.map_or(0, |number| number.parse().expect("a number"));
     }
     let want: u64 = (1..=64).map(|n| n * (1000 + n)).sum();
-    assert_eq!(counted(&path), want);
+    assert_eq!(counted(&path) + missing, want);
     let files = std::fs::read_dir(path.parent().expect("a folder")).expect("readable").count();
     assert_eq!(files, 2, "the ledger and its lock");
 }
