@@ -41,6 +41,17 @@ pub(crate) enum Notice {
     NoUsage(NoUsage),
 }
 
+impl Notice {
+    /// Whether the run ends with what it tells.
+    pub(crate) fn ends_run(&self, mode: Mode) -> bool {
+        let ends = matches!(
+            self,
+            Notice::Budget(Threshold::Limit, ..) | Notice::NextCall(..) | Notice::Unfit(_) | Notice::Unreachable(_)
+        );
+        ends && mode == Mode::Block
+    }
+}
+
 /// Why block mode stops a run whose ledger is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unreachable {

@@ -500,9 +500,41 @@ fn bars_are_drawn_in_place_and_the_last_ones_stay() {
     child.stdin.take().expect("piped").write_all(stream().as_bytes()).expect("written");
     assert_eq!(child.wait().expect("ends").code(), Some(0));
     let output = all_of(ours);
-    assert!(output.contains("\u{1b}[32m██████████\u{1b}[0m░░░░░░░░░░]\u{1b}[32m  50%   ≥ 5.0K / 10.0K"), "{output}");
+    assert!(output.contains("\u{1b}[32m██████████\u{1b}[0m░░░░░░░░░░]  50%   ≥ 5.0K / 10.0K"), "{output}");
     assert!(output.contains("/a[2J     [\u{1b}[33m"), "{output}");
     assert!(!output.contains("\u{1b}[2J"), "{output}");
+    assert!(output.contains("\u{1b}[32mcompleted\u{1b}[0m: 4 messages"), "{output}");
+}
+
+#[test]
+fn the_first_bar_comes_at_the_start_with_cost_and_time() {
+    for (columns, wanted) in [(80, "   0 / 10.0K   $0.00   0s\u{1b}[K"), (50, "   0 / 10.0K\u{1b}[K")] {
+        let (mut ours, theirs) = terminal(columns);
+        let mut command = budget_tee(&["--limit", "10k"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs);
+        let mut child = command.spawn().expect("starts");
+        drop(command);
+        let drawn = read_until(&mut ours, "\u{1b}8");
+        assert!(drawn.contains(&format!("]   0%{wanted}")), "{columns}: {drawn}");
+        drop(child.stdin.take());
+        child.wait().expect("ends");
+    }
+}
+
+#[test]
+fn github_actions_gets_annotations() {
+    let said = |args: &[&str]| {
+        let mut command = budget_tee(args);
+        command.env("GITHUB_ACTIONS", "true");
+        finish(command, stream().as_bytes()).err
+    };
+    let warned = said(&["-q", "-l", "4k"]);
+    assert!(warned.contains("::warning title=budget-tee::overall budget exceeded: "), "{warned}");
+    assert!(warned.contains(" 126 %25; going on"), "{warned}");
+    let stopped = said(&["-q", "-l", "4k", "-m", "block"]);
+    assert!(stopped.contains("::error title=budget-tee::overall budget exceeded"), "{stopped}");
+    let usage = said(&["-l", "5x"]);
+    assert!(usage.starts_with("::error title=budget-tee::invalid value '5x'") && usage.lines().count() == 1, "{usage}");
 }
 
 #[test]
@@ -514,7 +546,9 @@ fn only_one_run_draws_bars_on_a_terminal_and_the_next_takes_over() {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr).spawn().expect("starts");
         (child.stdin.take().expect("piped"), child)
     };
-    let ((mut first_in, mut first), (mut second_in, mut second)) = (start("/first"), start("/second"));
+    let (mut first_in, mut first) = start("/first");
+    read_until(&mut ours, "\u{1b}8");
+    let (mut second_in, mut second) = start("/second");
     first_in.write_all(assistant("a", 1000).as_bytes()).expect("written");
     let output = read_until(&mut ours, "\u{1b}8");
     assert!(output.contains("/first") && output.contains("\u{1b}7"), "{output}");
@@ -527,7 +561,7 @@ fn only_one_run_draws_bars_on_a_terminal_and_the_next_takes_over() {
     assert_eq!(first.wait().expect("ends").code(), Some(0));
     // The first may draw its bars once more before its report.
     let report = read_until(&mut ours, "unpriced");
-    assert!(report.contains("/first completed"), "{report}");
+    assert!(report.contains("/first \u{1b}[32mcompleted"), "{report}");
     second_in.write_all(assistant("c", 2000).as_bytes()).expect("written");
     let output = read_until(&mut ours, "\u{1b}8");
     assert!(output.contains("\u{1b}7") && output.contains("/second"), "{output}");

@@ -183,11 +183,11 @@ fn a_shell_that_writes_to_its_own_filter_goes_on() {
 
 #[test]
 fn a_process_that_only_reads_the_pipe_is_left_alone() {
-    // It has the read end from the shell, and is no writer.
-    let script = "mkfifo p; (exec 5<p; echo ready >&2; read -r _ <q; echo alive) & mkfifo q 2>/dev/null; \
-                  { echo \"$LINE\"; echo \"$MORE\"; } >p & tee1k <p >/dev/null; echo $?; echo >q; wait";
+    // It has opened the pipe before anything is written, and is no writer.
+    let script = "mkfifo p q r; (exec 5<p; echo >r; read -r _ <q; echo alive) & \
+                  { read -r _ <r; echo \"$LINE\"; echo \"$MORE\"; } >p & tee1k <p >/dev/null; echo $?; echo >q; wait";
     let folder = tempfile::tempdir().expect("a folder");
-    let ran = bash(&format!("cd {} && mkfifo q; {script}", folder.path().display()));
+    let ran = bash(&format!("cd {} && {script}", folder.path().display()));
     assert_eq!(out(&ran), "122\nalive\n", "{}", ran.err);
 }
 

@@ -11,7 +11,7 @@ use crate::process::wake::lock;
 use crate::run::{Run, StopReason};
 use crate::show::bar::frame;
 use crate::show::report;
-use crate::show::screen::{Frame, Screen};
+use crate::show::screen::{Frame, Screen, Severity};
 use crate::show::text::Style;
 
 /// How long a run waits at the end for a ledger that was unreachable.
@@ -30,12 +30,14 @@ pub struct Job {
     pub(crate) keeper: Option<Keeper>,
     /// Messages for a screen that the relay held.
     unsaid: Vec<String>,
+    started: Instant,
 }
 
 impl Job {
     /// A job of this run; `keeper` keeps its ledger, where it has one.
     pub fn new(run: Run, screen: Screen, hooks: Hooks, keeper: Option<Keeper>) -> Self {
-        Job { run: Arc::new(Mutex::new(run)), screen: Arc::new(Mutex::new(screen)), hooks, keeper, unsaid: Vec::new() }
+        let (run, screen) = (Arc::new(Mutex::new(run)), Arc::new(Mutex::new(screen)));
+        Job { run, screen, hooks, keeper, unsaid: Vec::new(), started: Instant::now() }
     }
 
     /// The run, locked.
@@ -76,8 +78,10 @@ impl Job {
     fn say_notices(&mut self) {
         let mut unsaid = std::mem::take(&mut self.unsaid);
         if let Some(mut screen) = self.free_screen() {
-            let notices = notices(&mut self.run(), screen.style());
-            notices.iter().chain(&unsaid).for_each(|message| screen.say(message));
+            for (message, severity) in notices(&mut self.run(), screen.style()) {
+                screen.say(&message, severity);
+            }
+            unsaid.iter().for_each(|message| screen.say(message, Severity::Warning));
             unsaid.clear();
         }
         self.unsaid = unsaid;
@@ -89,8 +93,16 @@ impl Job {
         self.say_notices();
         let Some(mut screen) = self.free_screen() else { return false };
         // The relay must not wait for stderr: the run is free again before that is written.
-        let frame = if screen.is_quiet() { Frame::default() } else { frame(&self.run(), screen.style()) };
+        let frame = match screen.is_quiet() {
+            true => Frame::default(),
+            false => frame(&self.run(), self.started.elapsed(), screen.style()),
+        };
         screen.show(&frame)
+    }
+
+    /// Whether bars are drawn, and the time in them goes on.
+    pub(crate) fn draws_bars(&self) -> bool {
+        self.free_screen().is_some_and(|screen| screen.draws_bars())
     }
 
     /// Takes the bars away, since the terminal stops the job.
@@ -160,14 +172,19 @@ impl Job {
         let run = self.run();
         let style = screen.style();
         // Nothing ran: there is nothing to report.
-        let nothing = matches!(exit, Exit::CannotRun | Exit::NotFound | Exit::Child(126 | 127)) && run.lines() == 0;
+        let nothing = match exit {
+            Exit::CannotRun | Exit::NotFound | Exit::Refused | Exit::Child(126 | 127) => run.lines() == 0,
+            _ => false,
+        };
         let quiet = exit == Exit::ReaderGone || nothing || screen.is_quiet();
-        let report = if quiet { String::new() } else { report::report(&run, exit, style) };
+        let report = if quiet { String::new() } else { report::report(&run, exit, self.started.elapsed(), style) };
         screen.finish(&report);
     }
 }
 
 /// The texts of the run's notices since the last time.
-fn notices(run: &mut Run, style: Style) -> Vec<String> {
-    run.take_notices().iter().map(|notice| report::notice(notice, run, style)).collect()
+fn notices(run: &mut Run, style: Style) -> Vec<(String, Severity)> {
+    let severity = |ends_run| if ends_run { Severity::Error } else { Severity::Warning };
+    let notices = run.take_notices().into_iter();
+    notices.map(|notice| (report::notice(&notice, run, style), severity(notice.ends_run(run.mode)))).collect()
 }

@@ -28,6 +28,9 @@ const REDRAW: Duration = Duration::from_millis(100);
 /// Where stderr did not take what was drawn, it is tried again this often.
 const RETRY_STDERR: Duration = Duration::from_secs(1);
 
+/// The time in the bars goes on this often.
+const TICK: Duration = Duration::from_secs(1);
+
 /// What a wait brought.
 #[derive(Debug, Default)]
 pub(crate) struct News {
@@ -97,7 +100,8 @@ impl<'a> Watch<'a> {
             close_streams(ends_at_stop && end != End::Stream);
             end
         })?;
-        Ok(Watch { job, signals, wakes, relay: Some(relay), can_be_stopped, redraw: Redraw::default() })
+        let redraw = Redraw { wanted: true, ticks: job.draws_bars(), ..Redraw::default() };
+        Ok(Watch { job, signals, wakes, relay: Some(relay), can_be_stopped, redraw })
     }
 
     /// Whether the relay waits for stdout, and not for the stream.
@@ -163,7 +167,7 @@ impl<'a> Watch<'a> {
         brought.signals = others;
         if redraw.contains(&SIGCONT) {
             // At once: `fg` brings the bars back.
-            self.redraw = Redraw::default();
+            self.redraw = Redraw { ticks: self.redraw.ticks, ..Redraw::default() };
         }
         self.redraw.wanted |= !redraw.is_empty();
         self.keep_up();
@@ -186,7 +190,7 @@ impl<'a> Watch<'a> {
         }
         if is_due {
             let behind = self.job.draw();
-            self.redraw = Redraw { wanted: behind, last: Some(Instant::now()), behind };
+            self.redraw = Redraw { wanted: behind, last: Some(Instant::now()), behind, ..self.redraw };
         }
     }
 
@@ -217,20 +221,26 @@ fn close_streams(stdin_too: bool) {
 }
 
 /// When the bars are to be drawn again.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Redraw {
     wanted: bool,
     last: Option<Instant>,
     /// Stderr has not taken the last frame yet.
     behind: bool,
+    /// The time in the bars goes on where nothing else does.
+    ticks: bool,
 }
 
 impl Redraw {
     /// How long to wait for the next time; `None` where nothing is to be drawn.
     fn wait(&self) -> Option<Duration> {
-        let every = if self.behind { RETRY_STDERR } else { REDRAW };
+        let every = match (self.wanted, self.behind) {
+            (true, true) => RETRY_STDERR,
+            (true, false) => REDRAW,
+            (false, _) => TICK,
+        };
         let since = self.last.map_or(every, |last| last.elapsed());
-        self.wanted.then(|| every.saturating_sub(since))
+        (self.wanted || self.ticks).then(|| every.saturating_sub(since))
     }
 }
 

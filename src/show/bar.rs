@@ -1,12 +1,14 @@
 //! Bars: one line per budget, laid out for the width that there is.
 
+use std::time::Duration;
+
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::amount::{Unit, human};
 use crate::budget::Budget;
 use crate::run::Run;
 use crate::show::screen::Frame;
-use crate::show::text::{Style, cut};
+use crate::show::text::{Style, cut, seconds};
 
 /// Cells of a bar where there is room for all.
 const CELLS: usize = 20;
@@ -20,15 +22,23 @@ pub(crate) const NAME_MAX: usize = 24;
 /// The columns that names get at least.
 const NAME_MIN: usize = 9;
 
-/// What to show while the run goes on: a line per budget that binds it, or the bare total.
-pub(crate) fn frame(run: &Run, style: Style) -> Frame {
+/// What to show while the run goes on: a line per budget that binds it, or the bare total; on the first
+/// one what was spent in dollars and in time, where there is room.
+pub(crate) fn frame(run: &Run, elapsed: Duration, style: Style) -> Frame {
     // Those of other commands stand still while this run goes on: they are in the report only.
     let binding = run.budgets.binding();
     let mut lines = budget_lines(binding.clone(), run.counted(), |budget| is_lower_bound(run, budget), style);
-    if let Some(first) = lines.first_mut().filter(|first| first.width() + 3 + run.resets.width() <= style.width)
-        && !run.resets.is_empty()
-    {
-        *first = format!("{first}   {}", run.resets);
+    let cost = human(Unit::Usd, run.meter.total().micro_usd);
+    let time = seconds(elapsed.as_secs_f64().floor());
+    // Lines of a log have times of their own.
+    let is_log = style.width == usize::MAX;
+    let more = [run.resets.as_str(), if is_log { "" } else { &cost }, if is_log { "" } else { &time }];
+    let Some(first) = lines.first_mut() else { return Frame::default() };
+    for more in more.into_iter().filter(|more| !more.is_empty()) {
+        if shown_width(first) + 3 + more.width() > style.width {
+            break;
+        }
+        *first = format!("{first}   {more}");
     }
     Frame { lines, tenths: binding.map(|budget| budget.percent().min(100) / 10).collect() }
 }
@@ -111,5 +121,16 @@ fn bar(budget: &Budget, figures: &str, layout: &Layout, style: Style) -> String 
         }
     };
     let figures = if layout.figures { figures } else { "" };
-    format!("{name}{:pad$}{cells}{begin} {percent:>3}%{figures}{end}", "")
+    // The bar has the colour; without one, the percentage.
+    let (begin, end) = if layout.cells == 0 { (begin, end) } else { ("", "") };
+    format!("{name}{:pad$}{cells} {begin}{percent:>3}%{end}{figures}", "")
+}
+
+/// The columns of a line with colours in it.
+fn shown_width(line: &str) -> usize {
+    // Each is between ESC and `m`.
+    line.split('\x1b').enumerate().fold(0, |sum, (part, text)| {
+        let text = if part == 0 { text } else { text.split_once('m').map_or("", |(_, text)| text) };
+        sum + text.width()
+    })
 }

@@ -3,6 +3,7 @@
 //! All of it is made from values; the screen writes it.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::amount::{Unit, exact, human, in_full};
 use crate::budget::{Budget, Mode, Threshold, Unfit};
@@ -173,11 +174,14 @@ fn priced_as(run: &Run, style: Style) -> String {
 }
 
 /// The final report: title, bars, tokens per class and per model.
-pub(crate) fn report(run: &Run, exit: Exit, style: Style) -> String {
+pub(crate) fn report(run: &Run, exit: Exit, elapsed: Duration, style: Style) -> String {
     let name = run.name.as_deref().map_or(String::new(), |name| format!("{} ", style.label(name, NAME_MAX)));
     let (messages, lines) = (plural(run.meter.messages(), "message"), plural(run.lines(), "line"));
     // With the program's name, since on a terminal it stands among the output of others.
-    let mut out = format!("budget-tee: {name}{}: {messages}, {lines}\n", outcome(run, exit));
+    let (begin, end) = if style.color { (outcome_color(run, exit), "\x1b[0m") } else { ("", "") };
+    // A stream from a file is read in no time.
+    let time = if elapsed.as_secs() == 0 { String::new() } else { format!(", {}", seconds(elapsed.as_secs_f64())) };
+    let mut out = format!("budget-tee: {name}{begin}{}{end}: {messages}, {lines}{time}\n", outcome(run, exit));
     for line in budget_lines(run.budgets.all().iter(), run.counted(), |budget| is_lower_bound(run, budget), style) {
         let _ = writeln!(out, "{line}");
     }
@@ -218,6 +222,16 @@ fn outcome(run: &Run, exit: Exit) -> String {
             (_, Some(signal)) => format!("interrupted by {signal}"),
             (_, None) => "interrupted".to_owned(),
         },
+    }
+}
+
+/// The colour of that: green where all is well, yellow where a budget is exceeded, red where the run did
+/// not end by itself.
+fn outcome_color(run: &Run, exit: Exit) -> &'static str {
+    match Outcome::of(exit, run.budgets.exceeded().is_some(), run.meter.usage_seen()) {
+        Outcome::Completed if exit.is_success() => "\x1b[32m",
+        Outcome::Completed | Outcome::Exceeded => "\x1b[33m",
+        Outcome::Stopped | Outcome::Refused | Outcome::Interrupted => "\x1b[31m",
     }
 }
 

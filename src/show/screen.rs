@@ -42,6 +42,15 @@ enum Medium {
     Terminal,
 }
 
+/// How much a message matters, to GitHub Actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Severity {
+    /// The run goes on.
+    Warning,
+    /// It does not.
+    Error,
+}
+
 /// What is to be seen of the budgets now.
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
@@ -61,6 +70,8 @@ pub struct Screen {
     // O_NONBLOCK belongs to what was opened, which the shell and the rest of the pipeline share.
     own: Option<OwnedFd>,
     is_terminal: bool,
+    /// GitHub Actions reads it: messages become annotations of the job.
+    is_actions: bool,
     /// This budget-tee holds the lock on the terminal; no other one draws there.
     owns_terminal: bool,
     /// Stdout is the same terminal.
@@ -100,6 +111,7 @@ impl Screen {
             // A file never blocks, and opened again it would be written from its beginning.
             own: if terminal || pipe() { reopen() } else { None },
             is_terminal: terminal,
+            is_actions: !terminal && std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
             owns_terminal: false,
             shares_stdout: terminal && isatty(stdout()) && device(stdout()) == device(stderr()),
             at_line_start: true,
@@ -112,6 +124,11 @@ impl Screen {
     /// Whether forwarded text goes to the terminal that shows the bars.
     pub(crate) fn shares_stdout(&self) -> bool {
         self.shares_stdout && self.medium == Medium::Terminal
+    }
+
+    /// Whether bars are drawn, and not lines printed.
+    pub(crate) fn draws_bars(&self) -> bool {
+        self.medium == Medium::Terminal
     }
 
     /// Whether bars and report are wanted at all.
@@ -199,15 +216,20 @@ impl Screen {
     /// Prints a line where there is no screen yet.
     pub fn say_only(text: &str) {
         let mut screen = Screen::new(true, false, false);
-        screen.say(text);
+        screen.say(text, Severity::Error);
         screen.finish("");
     }
 
     /// Prints a line, with the program's name before it; the bars make way.
-    pub(crate) fn say(&mut self, text: &str) {
+    pub(crate) fn say(&mut self, text: &str, severity: Severity) {
         let fresh_line = self.fresh_line();
         self.at_line_start = true;
-        self.put_lines(&format!("{fresh_line}budget-tee: {text}\n"), Duration::ZERO);
+        let line = match (self.is_actions, severity) {
+            (false, _) => format!("budget-tee: {text}"),
+            (true, Severity::Warning) => format!("::warning title=budget-tee::{}", annotation(text)),
+            (true, Severity::Error) => format!("::error title=budget-tee::{}", annotation(text)),
+        };
+        self.put_lines(&format!("{fresh_line}{line}\n"), Duration::ZERO);
     }
 
     /// Prints the report in place of the bars, where it is wanted.
@@ -281,6 +303,11 @@ impl Screen {
         self.unwritten.drain(..from);
         self.unwritten.is_empty()
     }
+}
+
+/// A text as a workflow command of GitHub Actions takes it.
+fn annotation(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
 fn is_writable(fd: BorrowedFd<'_>, wait: Duration) -> bool {
