@@ -338,7 +338,7 @@ if call.verb == 'grant' and version then
 end
 
 -- A ledger that nobody uses is dropped, but not while a run may come back to it.
-if writes and (expiry or call.expiry) then
+if (writes or call.verb == 'grant') and (expiry or call.expiry) then
     local last = redis.call('ZRANGE', LEASES, -1, -1, 'WITHSCORES')[2]
     local after = expiry and math.max(tonumber(expiry) or 0, (tonumber(last) or now) - now)
     for key in pairs(KINDS) do
