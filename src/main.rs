@@ -8,7 +8,6 @@ use budget_tee::error::{Error, Exit};
 use budget_tee::ledger;
 use budget_tee::ledger::book::Book;
 use budget_tee::ledger::keeper::{Keeper, Opened};
-use budget_tee::ledger::window::Window;
 use budget_tee::ledger::worker::unix_now;
 use budget_tee::process::job::Job;
 use budget_tee::process::{child, filter, wrap};
@@ -82,15 +81,11 @@ fn write_summary(job: &mut Job, mut file: OutputFile, exit: Exit, started: Syste
 
 /// Prints the status of a ledger's budgets; the exit code says whether one is exceeded.
 fn report_status(task: StatusTask) -> Result<Exit, Error> {
-    let StatusTask { location, mut run, mut window, zone, json, style } = task;
+    let StatusTask { location, mut run, window, zone, json, style } = task;
     let now = unix_now();
-    let mut ledger = ledger::read(&location, window.clone(), now)?;
-    // With the window that the runs were given, where none was asked for.
-    let kept = ledger.as_ref().map_or("", |ledger| ledger.book().limits().window());
-    if let Some(kept) = zone.and_then(|zone| Window::of(kept, zone)) {
-        ledger = ledger::read(&location, Some(kept.clone()), now)?;
-        window = Some(kept);
-    }
+    let ledger = ledger::read(&location, window.clone(), zone, now)?;
+    // Where none was asked for, it is the one that the runs were given.
+    let window = window.or_else(|| ledger.as_ref().and_then(|ledger| ledger.book().window().cloned()));
     let empty = Book::new(window.clone());
     let (book, alive, now) = match &ledger {
         Some(ledger) => (ledger.book(), ledger.alive(run.classes), ledger.time(now)),

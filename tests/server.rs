@@ -146,7 +146,7 @@ fn answers(location: &Location, window: Option<&Window>, events: &[Event]) -> Ve
             Event::Spend { .. } | Event::End { .. } => {}
         }
     }
-    let ledger = ledger::read(location, window.cloned(), now).expect("answers");
+    let ledger = ledger::read(location, window.cloned(), None, now).expect("answers");
     let (book, mut alive) = ledger.as_ref().map(|ledger| (ledger.book(), ledger.alive(classes))).expect("exists");
     alive.iter_mut().for_each(|run| run.id.clear());
     alive.sort_by_key(|run| format!("{run:?}"));

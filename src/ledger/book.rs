@@ -3,6 +3,7 @@
 //! It touches no file and no clock: lines go in, sums come out. A line that is no entry costs itself
 //! alone. Its memory grows with commands, models and runs alive, not with entries.
 
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use crate::amount::Amounts;
@@ -32,6 +33,8 @@ const HISTORY_MIN: u64 = 1000;
 #[derive(Debug)]
 pub struct Book {
     window: Option<Window>,
+    /// Where the window is to be the one that the ledger keeps, the time zone that it is of.
+    adopts: Option<TimeZone>,
     runs: Runs,
     limits: Limits,
     /// The commands, and what each ever spent. Spend without a name is that of the name "", which no command
@@ -80,6 +83,7 @@ impl Book {
         let windowed = Spans::new(window.as_ref().map_or(PACE_STEP, Window::step));
         Book {
             window,
+            adopts: None,
             windowed,
             paced: Spans::new(PACE_STEP),
             begin: f64::INFINITY,
@@ -93,6 +97,26 @@ impl Book {
             foreign: false,
             lines: 0,
             history: 0,
+        }
+    }
+
+    /// An empty book for sums over the window that the ledger keeps, in this time zone.
+    pub(crate) fn adopting(zone: TimeZone) -> Self {
+        Book { adopts: Some(zone), ..Book::new(None) }
+    }
+
+    /// What its sums are over.
+    pub fn window(&self) -> Option<&Window> {
+        self.window.as_ref()
+    }
+
+    /// Takes the window of the last limit for its own.
+    fn adopt_window(&mut self) {
+        // Only before anything was spent, as in most ledgers: the reader asks for another window otherwise, and
+        // reads all of it once more.
+        if let Some(zone) = self.adopts.clone().filter(|_| self.model_sums.is_empty()) {
+            self.window = Window::of(self.limits.window(), zone);
+            self.windowed = Spans::new(self.window.as_ref().map_or(PACE_STEP, Window::step));
         }
     }
 
@@ -120,7 +144,10 @@ impl Book {
 
     fn enter(&mut self, entry: &Entry<'_>, now: f64) {
         match entry.kind {
-            EntryKind::Limit => entry.limit().into_iter().for_each(|limit| self.limits.set(limit)),
+            EntryKind::Limit => {
+                entry.limit().into_iter().for_each(|limit| self.limits.set(limit));
+                self.adopt_window();
+            }
             EntryKind::Grant => {
                 let amounts = [entry.tokens, entry.micro_usd].map(Option::unwrap_or_default);
                 let amounts = Amounts { tokens: amounts[0], micro_usd: amounts[1] };

@@ -9,7 +9,6 @@ use crate::count::tally::Tally;
 use crate::ledger::book::Book;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::index::Index;
-use crate::ledger::limits::Limits;
 use crate::ledger::runs::Runs;
 use crate::ledger::spans::{seconds, whole};
 
@@ -31,21 +30,15 @@ pub(crate) struct Compaction {
     commands: Index,
     models: Index,
     runs: Runs,
-    /// Only the last of each stays.
-    limits: Limits,
     /// What was spent by a command on each model in a span of time with this end.
     sums: HashMap<(u64, usize), Tally<usize>>,
 }
 
 impl Compaction {
     /// Takes in a line of a ledger that adds up to `book`. Returns whether the line is to be kept as it is.
-    /// Lines that are no entries are left out.
+    /// Lines that are no entries are left out, and limits, which the book has.
     pub(crate) fn take(&mut self, line: &[u8], book: &Book, now: f64) -> bool {
         let Ok(entry) = serde_json::from_slice::<Entry<'_>>(line) else { return false };
-        if let Some(limit) = entry.limit() {
-            self.limits.set(limit);
-            return false;
-        }
         let is_more = matches!(entry.kind, EntryKind::Grant | EntryKind::Other);
         if is_more || entry.run.as_deref().is_some_and(|run| book.is_open(run)) {
             return true;
@@ -66,11 +59,8 @@ impl Compaction {
         false
     }
 
-    /// Passes on the limits and the sums as lines, the oldest first.
-    pub(crate) fn finish(self, now: f64, mut write: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        for limit in self.limits.all() {
-            write(&Entry::of_limit(limit, now).line()?)?;
-        }
+    /// Passes on the sums as lines, the oldest first.
+    pub(crate) fn finish(self, mut write: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut sums: Vec<_> = self.sums.into_iter().collect();
         sums.sort_unstable_by_key(|(span, _)| *span);
         for ((end, command), models) in sums {
@@ -104,7 +94,7 @@ mod tests {
         let (mut book, mut compaction, mut out) = (Book::new(None), Compaction::default(), Vec::new());
         lines.iter().for_each(|line| book.take(line.as_bytes(), now));
         out.extend(lines.iter().filter(|line| compaction.take(line.as_bytes(), &book, now)).cloned());
-        let finished = compaction.finish(now, |line| {
+        let finished = compaction.finish(|line| {
             out.push(String::from_utf8_lossy(line).trim_end().to_owned());
             Ok(())
         });

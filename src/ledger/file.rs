@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use rustix::fs::OFlags;
 
 use crate::amount::Amounts;
@@ -66,11 +67,14 @@ impl FileStore {
     }
 
     /// Opens the ledger at `path` for a report: nothing is made, and nothing is written.
-    pub(crate) fn open_to_read(path: &Path, member: Member) -> Result<Option<Self>, Error> {
+    pub(crate) fn open_to_read(path: &Path, member: Member, zone: Option<TimeZone>) -> Result<Option<Self>, Error> {
         match open_checked(path, OFlags::RDONLY) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::file("open ledger", path, error)),
-            Ok(file) => FileStore::of(file, path, member).map(Some),
+            Ok(file) => {
+                let book = zone.map_or_else(|| Book::new(member.window.clone()), Book::adopting);
+                Ok(Some(FileStore { book, ..FileStore::of(file, path, member)? }))
+            }
         }
     }
 
@@ -241,11 +245,13 @@ impl FileStore {
         new.set_len(0)?;
         let end = self.lines.next_line();
         let (mut compaction, mut out) = (Compaction::default(), BufWriter::new(&new));
+        // Before everything else: a report takes its window from them.
+        self.book.limits().all().try_for_each(|limit| out.write_all(&Entry::of_limit(limit, millis(now)).line()?))?;
         Lines::default().each(&self.file, end, |line| match compaction.take(line, &self.book, now) {
             true => out.write_all(line).and_then(|()| out.write_all(b"\n")),
             false => Ok(()),
         })?;
-        compaction.finish(millis(now), |line| out.write_all(line))?;
+        compaction.finish(|line| out.write_all(line))?;
         out.flush()?;
         // The rename must not be on the disk before what it names.
         new.sync_data()?;

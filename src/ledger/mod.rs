@@ -26,6 +26,8 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
+use jiff::tz::TimeZone;
+
 use crate::error::Error;
 use crate::ledger::file::FileStore;
 #[cfg(feature = "redis")]
@@ -92,16 +94,29 @@ pub fn open_there(location: &Location) -> Result<Box<dyn Store>, Error> {
     open(location, None, None, worker::unix_now())
 }
 
-/// Reads a ledger for a report; `None` where there is none.
-pub fn read(location: &Location, window: Option<Window>, now: f64) -> Result<Option<Box<dyn Store>>, Error> {
+/// Reads a ledger for a report; `None` where there is none. Without a window it is read in the one that it
+/// keeps, in this time zone.
+pub fn read(
+    location: &Location,
+    window: Option<Window>,
+    zone: Option<TimeZone>,
+    now: f64,
+) -> Result<Option<Box<dyn Store>>, Error> {
     let member = Member { id: String::new(), name: None, window };
     let mut ledger: Box<dyn Store> = match location {
-        Location::File(path) => match FileStore::open_to_read(path, member)? {
+        Location::File(path) => match FileStore::open_to_read(path, member, zone.clone())? {
             Some(ledger) => Box::new(ledger),
             None => return Ok(None),
         },
         #[cfg(feature = "redis")]
         Location::Server(address) => Box::new(ServerStore::open(address, member)?),
     };
-    Ok(ledger.read(now)?.then_some(ledger))
+    if !ledger.read(now)? {
+        return Ok(None);
+    }
+    let kept = zone.and_then(|zone| Window::of(ledger.book().limits().window(), zone));
+    match kept.filter(|kept| ledger.book().window() != Some(kept)) {
+        Some(kept) => read(location, Some(kept), None, now),
+        None => Ok(Some(ledger)),
+    }
 }
