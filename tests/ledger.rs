@@ -611,6 +611,11 @@ fn options_that_need_a_ledger_are_refused_without_one() {
         (&["--status"][..], "--status needs --ledger"),
         (&["--window", "5h"], "--window needs --ledger"),
         (&["--ledger", "x", "--json"], "--json goes with --status"),
+        (&["--grant", "5k"], "--grant needs --ledger"),
+        (&["--ledger", "x", "--grant", "5k", "true"], "--grant runs no command"),
+        (&["--ledger", "x", "--grant", "5k", "--status"], "--grant and --status are two commands"),
+        (&["--ledger", "x", "--grant", "5k"], "there is no ledger x yet"),
+        (&["--ledger", "x", "--window", "year"], "want a duration such as"),
         (&["--ledger", "x", "--status", "true"], "--status runs no command"),
         (&["--ledger", "x", "--window", "0"], "--window"),
     ] {

@@ -80,8 +80,8 @@ pub(crate) fn config(path: &Path, table: &clap::Command) -> Result<Source, Error
     let name = format!("config {}", clean_os(path));
     let text = std::fs::read_to_string(path).map_err(|error| Error::file("read config", path, error))?;
     let takes_value = |option: &str| {
-        // A file cannot name another one, and completions are no default of anything.
-        let is_default = !["config", "completions"].contains(&option);
+        // A file cannot name another one, and completions and grants are no default of anything.
+        let is_default = !["config", "completions", "grant"].contains(&option);
         let found = table.get_arguments().find(|arg| is_default && arg.get_long() == Some(option));
         found.map(|arg| arg.get_action().takes_values())
     };

@@ -193,6 +193,7 @@ impl Options {
             (self.status && location.is_none(), "--status needs --ledger FILE, or BUDGET_TEE_LEDGER"),
             (!self.grant.is_empty() && location.is_none(), "--grant needs --ledger FILE, or BUDGET_TEE_LEDGER"),
             (!self.grant.is_empty() && !self.command.is_empty(), "--grant runs no command"),
+            (!self.grant.is_empty() && self.status, "--grant and --status are two commands"),
             (self.window.is_some() && location.is_none(), "--window needs --ledger FILE, or BUDGET_TEE_LEDGER"),
             #[cfg(feature = "redis")]
             (self.offline_grace.is_some() && no_server, "--offline-grace needs a --ledger on a server"),
