@@ -5,7 +5,6 @@
 
 mod harness;
 
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -118,15 +117,11 @@ fn the_help_fits_80_columns_and_has_examples() {
 #[test]
 fn the_manual_page_has_no_mandoc_warnings() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/budget-tee.1");
-    let Ok(output) = Command::new("mandoc").args(["-Tlint", "-Wwarning"]).arg(page).output() else {
-        skipped("mandoc");
+    if !harness::has("mandoc") {
         return;
-    };
+    }
+    let output = Command::new("mandoc").args(["-Tlint", "-Wwarning"]).arg(page).output().expect("runs");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-}
-
-fn skipped(what: &str) {
-    std::io::stderr().write_all(format!("skipped: {what} is not available\n").as_bytes()).expect("stderr is writable");
 }
 
 /// A script or job from the documentation, and its exit code as documented.
@@ -169,8 +164,7 @@ impl Recipe {
     /// Runs it and returns what it wrote to stdout, or nothing if a tool that it needs is not installed.
     fn check(&self) -> Option<String> {
         for tool in ["curl", "jq", "make"] {
-            if (self.language == tool || self.text.contains(&format!("{tool} "))) && !has(tool) {
-                skipped(tool);
+            if (self.language == tool || self.text.contains(&format!("{tool} "))) && !harness::has(tool) {
                 return None;
             }
         }
@@ -181,10 +175,6 @@ impl Recipe {
         assert!(!err.contains("not found"), "{}\n{err}", self.text);
         Some(String::from_utf8(output.stdout).expect("UTF-8"))
     }
-}
-
-fn has(tool: &str) -> bool {
-    Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// The script of the `run: |` step of a workflow.

@@ -403,8 +403,7 @@ fn usage_missing_from_the_ledger_is_reported_at_the_end() {
 /// budget-tee with a ledger on a disk that takes 6 s for each lock from the first record on; none if strace is
 /// not installed.
 fn hung(path: &Path, args: &[&str]) -> Option<Command> {
-    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        std::io::stderr().write_all(b"skipped: strace is not available\n").expect("stderr is writable");
+    if !harness::has("strace") {
         return None;
     }
     let mut command = harness::plain("strace");
@@ -460,8 +459,7 @@ fn a_hung_ledger_does_not_hold_up_the_kill_timer() {
 
 #[test]
 fn disk_errors_cause_warnings_and_lose_no_byte() {
-    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        std::io::stderr().write_all(b"skipped: strace is not available\n").expect("stderr is writable");
+    if !harness::has("strace") {
         return;
     }
     let input = assistant("a", 100) + &assistant("b", 100);
@@ -542,8 +540,7 @@ fn killed_at(call: &str, when: usize) -> bool {
 
 #[test]
 fn a_run_killed_at_any_call_of_a_sum_up_loses_and_doubles_nothing() {
-    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
-        std::io::stderr().write_all(b"skipped: strace is not available\n").expect("stderr is writable");
+    if !harness::has("strace") {
         return;
     }
     let mut kills = 0;

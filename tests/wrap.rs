@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Read, Write, pipe};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::{Ran, assistant, budget_tee, bytes, finish, fixture, kill, plain, read_until, run, summary, terminal};
@@ -562,8 +562,7 @@ fn as_pid_1_of_a_container_it_reaps_forwards_signals_and_ends() {
         command
     };
     if !container("true").status().is_ok_and(|status| status.success()) {
-        let note: &[u8] = b"skipped: namespaces are not available\n";
-        std::io::stderr().write_all(note).expect("stderr is writable");
+        harness::skip("namespaces are not available");
         return;
     }
     // An orphan that has ended does not stay a zombie.
@@ -713,9 +712,7 @@ fn the_report_tells_the_code_or_the_signal() {
 
 #[test]
 fn a_program_on_node_that_exits_at_once_loses_nothing() {
-    if Command::new("node").arg("--version").output().is_err() {
-        let note = b"skipped a_program_on_node_that_exits_at_once_loses_nothing: no node here\n";
-        std::io::stderr().write_all(note).expect("stderr is writable");
+    if !harness::has("node") {
         return;
     }
     let script = "process.stdout.write('x'.repeat(200000) + '\\n'); process.exit(3)";

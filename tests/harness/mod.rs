@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
@@ -80,6 +81,31 @@ pub fn summary(args: &[&str], input: &[u8]) -> (Ran, Value) {
     let ran = run(&[&["--summary", path], args].concat(), input);
     let text = std::fs::read(path).expect("a summary");
     (ran, serde_json::from_slice(&text).expect("a summary is JSON"))
+}
+
+/// Reports on stderr that a test is skipped and why, with its name and the number of skips so far.
+// cargo counts it as passed, and would capture what `eprintln!` writes.
+#[track_caller]
+pub fn skip(why: &str) {
+    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    let thread = std::thread::current();
+    // A test's thread has its name, except with one thread for all of them.
+    let caller = std::panic::Location::caller().to_string();
+    let name = thread.name().filter(|name| *name != "main").unwrap_or(&caller);
+    let note = format!("skipped ({count}): {name}: {why}\n");
+    std::io::stderr().write_all(note.as_bytes()).expect("stderr is writable");
+}
+
+/// Whether a program is installed; if not, the test that asks is skipped.
+#[track_caller]
+pub fn has(program: &str) -> bool {
+    let mut command = Command::new(program);
+    let found = command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if found.is_err() {
+        skip(&format!("{program} is not installed"));
+    }
+    found.is_ok()
 }
 
 /// A pseudo-terminal: the test's end and the child's end.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::harness::{kill, read_until};
+use crate::harness::{kill, read_until, skip};
 use rustix::process::Signal;
 
 /// A server with an append-only file, for a single test.
@@ -34,7 +34,7 @@ impl Server {
                 "redis-server".to_owned()
             }
             Err(_) => {
-                std::io::stderr().write_all(b"skipped: redis-server is not installed\n").expect("stderr is writable");
+                skip("redis-server is not installed");
                 return None;
             }
         };

@@ -2,7 +2,6 @@
 //! environment with nothing from outside. The API key is made up; the mock is the API, and the proxy for every
 //! other host. Dropping a sandbox kills the processes that are left in it.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
@@ -38,8 +37,7 @@ impl Client {
     /// skipped: `cargo test` alone should not run a program that was downloaded.
     pub fn find(test: &str, partial: bool) -> Option<Client> {
         let Some(program) = std::env::var_os("BUDGET_TEE_TEST_CLAUDE").filter(|name| !name.is_empty()) else {
-            let note = format!("skipped {test}: BUDGET_TEE_TEST_CLAUDE names no Claude Code; see tests/real/install\n");
-            std::io::stderr().write_all(note.as_bytes()).expect("stderr takes a note");
+            crate::harness::skip("BUDGET_TEE_TEST_CLAUDE names no Claude Code; see tests/real/install");
             return None;
         };
         let program = PathBuf::from(program);
