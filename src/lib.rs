@@ -9,6 +9,8 @@
 //!   task.rs            what budget-tee is asked to do, as typed parts
 //!   mod.rs             the table of options, merged with file and environment
 //!   help.rs            the texts of the help
+//!   completions.rs     completions for shells, from the table
+//!   completions.bash   what bash gets beside them
 //!   sources.rs         the configuration file and the environment as words
 //!   values.rs          values of options that parse themselves
 //! process/

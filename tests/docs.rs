@@ -102,6 +102,38 @@ fn completions_are_printed_for_each_shell_and_offer_only_valid_values() {
     }
 }
 
+/// What bash offers for the last of these words, as readline splits them; a command's own completion is
+/// shown as `offset N`.
+fn bash_offers(words: &[&str]) -> String {
+    let script = r#"source /dev/stdin; _command_offset() { COMPREPLY=("offset $1"); }
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _budget_tee budget-tee "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+        echo "${COMPREPLY[@]}""#;
+    let mut command = plain("bash");
+    command.args(["-c", script, "bash"]).args(words);
+    let ran = harness::finish(command, &run(&["--completions", "bash"], b"").out);
+    assert_eq!(ran.err, "", "{words:?}");
+    String::from_utf8(ran.out).expect("UTF-8").trim_end().to_owned()
+}
+
+#[test]
+fn bash_completes_values_lists_and_the_wrapped_command() {
+    for (words, offers) in [
+        (&["--mod"][..], "--mode"),
+        (&["--mode", ""], "warn block"),
+        (&["--mode", "=", "b"], "block"),
+        (&["--mode", "="], "warn block"),
+        (&["-s", "U"], "USR1 USR2"),
+        (&["--count", "=", "input,c"], "input,cache-write input,cache-read"),
+        (&["--window", "=", "w"], "week"),
+        (&["-q", "cla"], "offset 2"),
+        (&["-l", "5k", "--mode", "=", "block", "--", "claude", "-"], "offset 7"),
+        (&["-b", "/review", "=", "5k", "-L", "redis", ":", "//host", "claude", "--mod"], "offset 9"),
+        (&["--overall-token-budget", "5k", "claude", "-p", ""], "offset 3"),
+    ] {
+        assert_eq!(bash_offers(&[&["budget-tee"], words].concat()), offers, "{words:?}");
+    }
+}
+
 #[test]
 fn the_help_fits_80_columns_and_has_examples() {
     let help = String::from_utf8(run(&["--help"], b"").out).expect("UTF-8");

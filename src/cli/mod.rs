@@ -3,6 +3,7 @@
 //!
 //! A new option is added in the table; the configuration file knows it from there.
 
+pub(crate) mod completions;
 pub(crate) mod help;
 pub(crate) mod sources;
 pub mod task;

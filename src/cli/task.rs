@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use crate::amount::{Amounts, Unit};
 use crate::budget::{Budget, Budgets, Estimate};
+use crate::cli::completions;
 use crate::cli::help::{self, USAGE};
 use crate::cli::values::{FirstSignal, WindowForm, command_name, resumes};
 use crate::cli::{Options, sources};
@@ -105,9 +106,7 @@ pub fn parse() -> Result<Task, Error> {
     }
     // Before file and environment are read: the build of a package must not depend on them.
     if let Some(shell) = own.completions {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut Options::command(), "budget-tee", &mut text);
-        return Ok(Task::Print(text));
+        return Ok(Task::Print(completions::script(shell, Options::command()).into_bytes()));
     }
     own.check_duplicates()?;
     let before = own.sources()?;
