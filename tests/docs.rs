@@ -147,13 +147,51 @@ fn the_help_fits_80_columns_and_has_examples() {
 }
 
 #[test]
-fn the_manual_page_has_no_mandoc_warnings() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/budget-tee.1");
+fn the_manual_pages_are_clean_and_fit_80_columns() {
     if !harness::has("mandoc") {
         return;
     }
-    let output = Command::new("mandoc").args(["-Tlint", "-Wwarning"]).arg(page).output().expect("runs");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    for page in ["man/budget-tee.1", "man/budget-tee-redis.7"] {
+        let mandoc = |args: &[&str]| {
+            let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+            String::from_utf8(Command::new("mandoc").args(args).arg(page).output().expect("runs").stdout)
+                .expect("UTF-8")
+        };
+        // Whether the pages that it names are installed is another matter.
+        let lint = mandoc(&["-Tlint", "-Wstyle"]);
+        let lint: Vec<_> = lint.lines().filter(|line| !line.contains("referenced manual not found")).collect();
+        assert!(lint.is_empty(), "{lint:?}");
+        // Bold letters are struck twice, with a backspace between.
+        let mut shown = String::new();
+        for char in mandoc(&["-Tutf8", "-Owidth=78"]).chars() {
+            match char {
+                '\u{8}' => drop(shown.pop()),
+                _ => shown.push(char),
+            }
+        }
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+        // A macro that quotes too much quotes within quotes.
+        let mut is_open = false;
+        for (at, char) in shown.char_indices().filter(|(_, char)| matches!(char, '\u{2018}' | '\u{2019}')) {
+            let opens = char == '\u{2018}';
+            assert_ne!(opens, is_open, "{}", &shown[..at]);
+            is_open = opens;
+        }
+    }
+}
+
+#[test]
+fn the_manual_has_the_options_in_the_order_of_the_help() {
+    let help = String::from_utf8(run(&["--help"], b"").out).expect("UTF-8");
+    let options =
+        |line: &str| line.trim_start().starts_with('-').then(|| line.split_whitespace().next().map(str::to_owned));
+    let in_help: Vec<_> = help.lines().filter_map(options).flatten().map(|name| name.replace(',', "")).collect();
+    let manual = manual();
+    let section = manual.split("\n.Sh ").find(|section| section.starts_with("OPTIONS\n")).expect("a section");
+    let in_manual = section.lines().filter_map(|line| line.strip_prefix(".It ")?.split(' ').next());
+    // The help hides these, and an option of the feature `redis` without it.
+    let in_manual: Vec<_> = in_manual.filter(|name| in_help.iter().any(|known| known == name)).collect();
+    assert_eq!(in_manual, in_help);
 }
 
 /// A script or job from the documentation, and its exit code as documented.

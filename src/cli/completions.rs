@@ -1,7 +1,8 @@
 //! Completions for shells: what clap_complete makes of the option table, and what it leaves out.
 //!
 //! In bash it completes neither a value after `=` nor the wrapped command, in no shell a comma list, and in
-//! fish no wrapped command. Names of budgets and models are not completed: they stand in no file that is known.
+//! fish no wrapped command; after `--`, fish completes only its name. Names of budgets and models are not
+//! completed: no known file lists them.
 
 use std::fmt::Write as _;
 

@@ -1,12 +1,13 @@
 //! Runs budget-tee as a shell would, and reads fixtures.
 #![allow(dead_code, reason = "no test binary uses all of it")]
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -83,18 +84,20 @@ pub fn summary(args: &[&str], input: &[u8]) -> (Ran, Value) {
     (ran, serde_json::from_slice(&text).expect("a summary is JSON"))
 }
 
-/// Reports on stderr that a test is skipped and why, with its name and the number of skips so far.
+/// Reports on stderr that a test is skipped and why, once, with its name and the number of those skipped so far.
 // cargo counts it as passed, and would capture what `eprintln!` writes.
 #[track_caller]
 pub fn skip(why: &str) {
-    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
-    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    static SKIPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let thread = std::thread::current();
     // A test's thread has its name, except with one thread for all of them.
     let caller = std::panic::Location::caller().to_string();
     let name = thread.name().filter(|name| *name != "main").unwrap_or(&caller);
-    let note = format!("skipped ({count}): {name}: {why}\n");
-    std::io::stderr().write_all(note.as_bytes()).expect("stderr is writable");
+    let mut skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    if skipped.insert(name.to_owned()) {
+        let note = format!("skipped ({}): {name}: {why}\n", skipped.len());
+        std::io::stderr().write_all(note.as_bytes()).expect("stderr is writable");
+    }
 }
 
 /// Whether a program is installed; if not, the test that asks is skipped.
