@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use budget_tee::error::Exit;
 use harness::{fixture, plain, run, sources};
+use serde_json::Value;
 
 fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("the file exists")
@@ -44,6 +45,15 @@ fn every_agent_is_in_the_manual_and_the_readme() {
         assert!(manual.contains(agent) && readme.contains(agent), "{agent}");
         let command = format!("{program} {arguments}");
         assert!(arguments.is_empty() || manual.contains(&command) && readme.contains(&command), "{command}");
+    }
+}
+
+#[test]
+fn no_line_of_a_text_for_people_is_too_long() {
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "man/measurements.md"] {
+        for line in file(name).lines() {
+            assert!(line.chars().count() <= 120, "{name}: {line}");
+        }
     }
 }
 
@@ -226,7 +236,16 @@ impl Recipe {
         let path = std::env::join_paths([binary, &tools, Path::new("/usr/bin"), Path::new("/bin")]).expect("a path");
         let mut command = plain(program);
         command.args(args).current_dir(folder).stdin(Stdio::null());
-        command.env("PATH", path).env("HOME", folder).env("STREAM", fixture("review.jsonl"));
+        let variables =
+            self.text.lines().filter(|_| self.language == "crontab").filter_map(|line| line.split_once('='));
+        command.envs(variables.filter(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')));
+        let stream = folder.join(".stream.jsonl");
+        std::fs::write(
+            &stream,
+            ten_times(&std::fs::read_to_string(fixture("review.jsonl")).expect("the fixture exists")),
+        )
+        .expect("written");
+        command.env("PATH", path).env("HOME", folder).env("STREAM", stream);
         command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
         command.output().expect("runs")
     }
@@ -245,6 +264,29 @@ impl Recipe {
         assert!(!err.contains("not found"), "{}\n{err}", self.text);
         Some(String::from_utf8(output.stdout).expect("UTF-8"))
     }
+}
+
+/// A stream with ten times the tokens and dollars: the recipes have limits for runs as large as real ones.
+fn ten_times(stream: &str) -> String {
+    fn scale(value: &mut Value, key: &str) {
+        match value {
+            Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| scale(value, key)),
+            Value::Array(items) => items.iter_mut().for_each(|value| scale(value, key)),
+            Value::Number(number) if key.to_lowercase().ends_with("tokens") => {
+                *value = (number.as_u64().expect("whole") * 10).into();
+            }
+            Value::Number(number) if key.to_lowercase().ends_with("usd") => {
+                *value = (number.as_f64().expect("a number") * 10.0).into();
+            }
+            _ => {}
+        }
+    }
+    let line = |line: &str| {
+        let mut record: Value = serde_json::from_str(line).expect("JSON");
+        scale(&mut record, "");
+        format!("{record}\n")
+    };
+    stream.lines().map(line).collect()
 }
 
 /// The script of the `run: |` step of a workflow.
