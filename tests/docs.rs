@@ -58,6 +58,28 @@ fn no_line_of_a_text_for_people_is_too_long() {
 }
 
 #[test]
+fn every_link_of_the_readme_leads_somewhere() {
+    let anchors = |text: &str| -> Vec<String> {
+        let heads = text.lines().filter_map(|line| line.strip_prefix("## "));
+        heads.map(|head| head.to_lowercase().replace(' ', "-").replace(',', "")).collect()
+    };
+    let readme = file("README.md");
+    let targets = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let mut links = 0;
+    for target in targets.filter(|target| !target.starts_with("http")) {
+        let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+        let text = if path.is_empty() { readme.clone() } else { file(path) };
+        assert!(anchor.is_empty() || anchors(&text).iter().any(|known| known == anchor), "{target}");
+        links += 1;
+    }
+    assert!(links >= 5, "{links}");
+    // `[text][name]` needs a line for the name.
+    for name in ["apps", "budgets", "cost-ceiling-guard", "subagent-budget"] {
+        assert!(readme.contains(&format!("\n[{name}]: https://")), "{name}");
+    }
+}
+
+#[test]
 fn every_variable_is_in_the_manual_and_the_readme() {
     let (manual, readme) = (manual(), file("README.md"));
     let source: String = ["src/cli/task.rs", "src/cli/sources.rs"].map(file).concat();
