@@ -1,7 +1,7 @@
 //! The watch: starts the relay, waits for signals and news, and has the bars drawn.
 //!
-//! One poll waits for everything; [`phase`](crate::process::phase) has the loop around it. The relay never waits for the watch, and the watch can end the
-//! process while the relay is blocked.
+//! One poll waits for everything; `phase` has the loop around it. The relay never waits for the watch,
+//! and the watch can end the process while the relay is blocked.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
