@@ -7,6 +7,10 @@ use jiff::{Timestamp, ToSpan as _, ZonedDateTime};
 use crate::ledger::spans::seconds;
 use crate::show::text;
 
+// jiff's `strftime` would make the program a tenth larger.
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
 /// Of what time spend counts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Window {
@@ -101,8 +105,13 @@ impl Window {
         let Window::Calendar(period, zone) = self else { return None };
         let (_, until) = bounds(*period, zone, now).ok()?;
         // Not always midnight: where clocks are put forward then, the day begins later.
-        let format = if *period == Period::Day { "at %H:%M" } else { "%a %-d %b %H:%M" };
-        Some(format!("resets {}", until.strftime(format)))
+        let time = format!("{:02}:{:02}", until.hour(), until.minute());
+        if *period == Period::Day {
+            return Some(format!("resets at {time}"));
+        }
+        let day = DAYS.get(usize::try_from(until.weekday().to_monday_zero_offset()).ok()?)?;
+        let month = MONTHS.get(usize::try_from(until.month() - 1).ok()?)?;
+        Some(format!("resets {day} {} {month} {time}", until.day()))
     }
 
     /// `last 5h`, `day, resets at 00:00`.
