@@ -227,8 +227,9 @@ fn a_partial_line_is_forwarded_immediately() {
 }
 
 fn piped(args: &[&str]) -> (std::process::Child, std::process::ChildStdin, std::process::ChildStdout) {
-    let mut child =
-        budget_tee(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+    let mut command = harness::budget_tee_by_default("INT,HUP", args);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = piped.spawn().expect("starts");
     let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
     (child, stdin, stdout)
 }
@@ -614,9 +615,17 @@ fn bars_are_cleared_before_text_on_the_same_terminal() {
 fn shell_with_jobs(script: &str) -> (File, std::process::Child, tempfile::TempDir) {
     let (ours, theirs) = terminal(60);
     let folder = tempfile::tempdir().expect("a folder");
-    let mut command = harness::plain("setsid");
+    let mut command = harness::plain("env");
     let line = assistant("a", 5000);
-    command.args(["--ctty", "bash", "-c", &format!("set -m; {script}"), env!("CARGO_BIN_EXE_budget-tee")]);
+    command.args([
+        "--default-signal=INT,QUIT",
+        "setsid",
+        "--ctty",
+        "bash",
+        "-c",
+        &format!("set -m; {script}"),
+        env!("CARGO_BIN_EXE_budget-tee"),
+    ]);
     command.env("LINE", line.trim_end()).current_dir(&folder);
     command.stdin(theirs.try_clone().expect("a copy")).stdout(theirs.try_clone().expect("a copy")).stderr(theirs);
     let child = command.spawn().expect("starts");

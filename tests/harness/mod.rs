@@ -28,6 +28,14 @@ pub fn budget_tee(args: &[&str]) -> Command {
     command
 }
 
+/// The same with the defaults of these signals: in the background of a script INT and QUIT are ignored, and
+/// so they stay.
+pub fn budget_tee_by_default(signals: &str, args: &[&str]) -> Command {
+    let mut command = plain("env");
+    command.arg(format!("--default-signal={signals}")).arg(env!("CARGO_BIN_EXE_budget-tee")).args(args);
+    command
+}
+
 /// Another program, which may run budget-tee, without the caller's settings for budget-tee.
 pub fn plain(program: &str) -> Command {
     let mut command = Command::new(program);
