@@ -227,9 +227,8 @@ fn a_partial_line_is_forwarded_immediately() {
 }
 
 fn piped(args: &[&str]) -> (std::process::Child, std::process::ChildStdin, std::process::ChildStdout) {
-    let mut command = harness::budget_tee_by_default("INT,HUP", args);
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = piped.spawn().expect("starts");
+    let mut child =
+        budget_tee(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
     let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
     (child, stdin, stdout)
 }

@@ -28,17 +28,12 @@ pub fn budget_tee(args: &[&str]) -> Command {
     command
 }
 
-/// The same with the defaults of these signals: in the background of a script INT and QUIT are ignored, and
-/// so they stay.
-pub fn budget_tee_by_default(signals: &str, args: &[&str]) -> Command {
-    let mut command = plain("env");
-    command.arg(format!("--default-signal={signals}")).arg(env!("CARGO_BIN_EXE_budget-tee")).args(args);
-    command
-}
-
 /// Another program, which may run budget-tee, without the caller's settings for budget-tee.
 pub fn plain(program: &str) -> Command {
-    let mut command = Command::new(program);
+    let mut command = if ignores_signals() { Command::new("env") } else { Command::new(program) };
+    if ignores_signals() {
+        command.args(["--default-signal=INT,QUIT", program]);
+    }
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("BUDGET_TEE_") || name.starts_with("CLICOLOR") || name == "NO_COLOR" {
@@ -47,6 +42,13 @@ pub fn plain(program: &str) -> Command {
     }
     command.env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
     command
+}
+
+/// Whether INT or QUIT is ignored, as in the background of a script: so they would stay in what is started.
+fn ignores_signals() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 0b110 != 0)
 }
 
 /// The result of a run.
