@@ -28,6 +28,12 @@ fn check_message(input: &[u8], message: &str) {
 }
 
 #[test]
+fn the_report_says_that_block_mode_failed() {
+    let ran = run(&["-m", "block", "-l", "1M"], b"Hello!\n");
+    assert!(ran.err.contains("budget-tee: failed, no usage: 0 messages, 1 line\n"), "{}", ran.err);
+}
+
+#[test]
 fn a_stream_that_cannot_be_counted_is_named_at_its_first_line() {
     let advice = "--output-format stream-json --verbose";
     check_message(b"Hello!\nworld\n", "line 1 is no JSON record (\"Hello!\")");

@@ -218,6 +218,8 @@ fn outcome(run: &Run, exit: Exit) -> String {
         (Outcome::Refused, _) => "refused".to_owned(),
         (Outcome::Interrupted, _) => match (exit, exit.signal()) {
             (Exit::Idle, _) => "ended, stream silent for too long".to_owned(),
+            (Exit::Failed, _) if !run.meter.usage_seen() => "failed, no usage".to_owned(),
+            (Exit::Failed, _) => "failed".to_owned(),
             (Exit::Interrupted(code, _), Some(signal)) => format!("interrupted by {signal}, exit code {code}"),
             (_, Some(signal)) => format!("interrupted by {signal}"),
             (_, None) => "interrupted".to_owned(),
