@@ -230,13 +230,30 @@ fn totals_do_not_depend_on_the_size_of_reads() {
 #[test]
 fn block_mode_stops_behind_the_call_that_exceeds_the_budget() {
     // The line with which each is over its limit.
-    for (agent, limit, at) in [("opencode", 1100, 2), ("Qwen Code", 1050, 3), ("pi", 600, 3), ("Cline", 2000, 3)] {
+    let agents =
+        [("opencode", 1100, 2), ("Qwen Code", 1050, 3), ("pi", 600, 3), ("Cline", 2000, 3), ("Amp", 15_000, 2)];
+    for (agent, limit, at) in agents {
         let stream = STREAMS.iter().find(|stream| stream.agent == agent).expect("in the table");
         let limit = limit.to_string();
         let args = ["-q", "-m", "block", "--stop", "after", "-l", &limit];
         let ran = run(&args, text(stream.lines).as_bytes());
         assert_eq!(ran.code(), Some(122), "{agent}: {}", ran.err);
         assert_eq!(ran.out, text(&stream.lines[..=at]).as_bytes(), "{agent}");
+    }
+}
+
+#[test]
+fn a_wrapped_agent_is_ended_with_what_it_started() {
+    for (agent, limit) in [("opencode", "1100"), ("Qwen Code", "1050"), ("pi", "600"), ("Cline", "2000")] {
+        let stream = STREAMS.iter().find(|stream| stream.agent == agent).expect("in the table");
+        let script = "sleep 1000 & setsid sleep 1000 & echo $! >&2; printf '%s' \"$STREAM\"; wait";
+        let mut command = harness::budget_tee(&["-q", "-m", "block", "-l", limit, "--", "sh", "-c", script]);
+        command.env("STREAM", text(stream.lines));
+        let ran = harness::finish(command, b"");
+        assert_eq!(ran.code(), Some(122), "{agent}: {}", ran.err);
+        let pid = ran.err.lines().next().expect("a pid");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        assert!(stat.is_err(), "{agent}: {stat:?}");
     }
 }
 
