@@ -522,6 +522,22 @@ fn the_first_bar_comes_at_the_start_with_cost_and_time() {
 }
 
 #[test]
+fn bars_can_be_lines_or_nothing_on_a_terminal() {
+    for (bars, lines) in [("line", 2), ("OFF", 1)] {
+        let (ours, theirs) = terminal(80);
+        let mut command = budget_tee(&["--limit", "10k", "--bars", bars, "--color", "never"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(theirs);
+        let mut child = command.spawn().expect("starts");
+        drop(command);
+        child.stdin.take().expect("piped").write_all(stream().as_bytes()).expect("written");
+        assert_eq!(child.wait().expect("ends").code(), Some(0));
+        let shown = all_of(ours);
+        assert!(!shown.contains('\u{1b}') && shown.matches("overall").count() <= lines, "{bars}: {shown}");
+        assert!(shown.contains("completed: 4 messages"), "{bars}: {shown}");
+    }
+}
+
+#[test]
 fn github_actions_gets_annotations() {
     let said = |args: &[&str]| {
         let mut command = budget_tee(args);

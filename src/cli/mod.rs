@@ -26,6 +26,7 @@ use crate::count::tokens::Classes;
 use crate::error::Error;
 #[cfg(feature = "redis")]
 use crate::ledger::{Location, redis::address::Address};
+use crate::show::screen::Bars;
 use crate::show::text::clean;
 
 /// The options; each doc comment is the help of its option.
@@ -196,6 +197,11 @@ struct Options {
     // 700,000 instructions at each start.
     #[arg(long, hide = true, overrides_with = "quiet")]
     no_quiet: bool,
+
+    /// Bars: auto, line (print them), off
+    #[arg(long, value_name = "WHEN", help_heading = "Output", hide_possible_values = true)]
+    #[arg(ignore_case = true)]
+    bars: Option<Bars>,
 
     /// Colour: auto, always or never
     #[arg(long, value_name = "WHEN", help_heading = "Output", hide_possible_values = true)]

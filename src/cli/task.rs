@@ -144,7 +144,12 @@ impl Options {
             location,
             window,
             kill_policy: self.kill_policy(),
-            screen: Screen::new(self.quiet, self.uses_color(&std::io::stderr()), locale_is_utf8()),
+            screen: Screen::new(
+                self.quiet,
+                self.bars.unwrap_or_default(),
+                self.uses_color(&std::io::stderr()),
+                locale_is_utf8(),
+            ),
             hooks: Hooks::new(self.on_warn, self.on_exceed),
             command: self.command,
             summary,

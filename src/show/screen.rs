@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, open};
 use rustix::io::{Errno, write};
@@ -34,10 +35,24 @@ const REPORT_WAIT: Duration = Duration::from_millis(250);
 /// The width of a terminal that does not know its own.
 const WIDTH_UNKNOWN: usize = 80;
 
+/// How the budgets are shown while a run goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Bars {
+    /// As bars that are redrawn on a terminal, as lines elsewhere.
+    #[default]
+    Auto,
+    /// As a line when a budget enters a new tenth.
+    // For a terminal that other programs write to through a pipe: a filter cannot know of them.
+    Line,
+    /// Not at all; the report at the end stays.
+    Off,
+}
+
 /// Whether bars and report are wanted, and how stderr can show them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Medium {
     Quiet,
+    ReportOnly,
     Plain,
     Terminal,
 }
@@ -88,14 +103,15 @@ pub struct Screen {
 
 impl Screen {
     /// Takes over stderr. With `quiet` only the lines of [`Screen::say`] are printed.
-    pub(crate) fn new(quiet: bool, color: bool, unicode: bool) -> Self {
+    pub(crate) fn new(quiet: bool, bars: Bars, color: bool, unicode: bool) -> Self {
         let terminal = isatty(stderr());
         // Emacs' shell says `dumb`, and prints escape codes as text.
         let steerable = terminal && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
-        let medium = match (quiet, steerable) {
-            (true, _) => Medium::Quiet,
-            (false, true) => Medium::Terminal,
-            (false, false) => Medium::Plain,
+        let medium = match (quiet, bars, steerable) {
+            (true, ..) => Medium::Quiet,
+            (false, Bars::Off, _) => Medium::ReportOnly,
+            (false, Bars::Auto, true) => Medium::Terminal,
+            (false, ..) => Medium::Plain,
         };
         let pipe = || fstat(stderr()).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Fifo);
         let reopen = || {
@@ -144,7 +160,7 @@ impl Screen {
             // Asked each time, since the window may be resized. The last column is left free: some terminals
             // wrap when it is written.
             Medium::Terminal => columns().unwrap_or(WIDTH_UNKNOWN).saturating_sub(1),
-            Medium::Plain | Medium::Quiet => usize::MAX,
+            Medium::Plain | Medium::ReportOnly | Medium::Quiet => usize::MAX,
         };
         Style { color: self.color, unicode: self.unicode, width }
     }
@@ -157,7 +173,7 @@ impl Screen {
         }
         let draws = self.medium == Medium::Terminal && self.claim_terminal();
         match self.medium {
-            Medium::Quiet => {}
+            Medium::Quiet | Medium::ReportOnly => {}
             _ if draws => {
                 let rows = frame.lines.len();
                 // Below the cursor, and not above as progress bars often are: the command and the next
@@ -215,7 +231,7 @@ impl Screen {
 
     /// Prints a line where there is no screen yet.
     pub fn say_only(text: &str) {
-        let mut screen = Screen::new(true, false, false);
+        let mut screen = Screen::new(true, Bars::Auto, false, false);
         screen.say(text, Severity::Error);
         screen.finish("");
     }
