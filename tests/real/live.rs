@@ -129,7 +129,7 @@ fn filter_stops_a_loop(client: &Client) {
 }
 
 fn hook_ends_a_session(client: &Client) {
-    let sandbox = client.sandbox([("main", turns()[..4].to_vec())]);
+    let sandbox = client.sandbox([("main", turns())]);
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
     let start = readme.find("transcript=$(jq").expect("the hook");
     let hook = &readme[start..start + readme[start..].find("```").expect("its end")];
@@ -141,11 +141,12 @@ fn hook_ends_a_session(client: &Client) {
         "hooks": {"PreToolUse": [{"hooks": [{"type": "command", "command": "sh .claude/hook"}]}]}
     }));
     let run = sandbox.wrap(&[], &words(&prompt())).end(&sandbox);
-    // The message that asks for the tool is not in the transcript yet: with the fourth the hook sees three
-    // of 5,000 tokens, and that the next one would not fit.
-    assert_eq!((run.code, run.requests.len()), (0, 4), "{}", run.stderr);
+    // After three calls of 5,000 tokens the next one does not fit. The message that asks for the tool may not be
+    // in the transcript yet: then the hook sees that with the fourth.
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!((3..=4).contains(&run.requests.len()), "{}", run.requests.len());
     assert_eq!(run.of_type("result").len(), 1, "result lines");
-    check(&sandbox, &run);
+    check_hosts(&sandbox);
 }
 
 fn later_run_on_a_ledger(client: &Client) {
