@@ -55,8 +55,9 @@ pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
         }
         Notice::NextCall(budget, need) => {
             let left = in_full(budget.unit, budget.remaining());
-            let need = style.at_least(true, &in_full(budget.unit, *need));
-            format!("{}: {left} left, the next call needs {need}; stopping (--stop before)", name(budget, style))
+            let need = in_full(budget.unit, *need);
+            let need = style.at_least(true, need.trim_end_matches(" tokens"));
+            format!("{}: {left} left, next call needs {need}; stopping", name(budget, style))
         }
         Notice::Unfit(unfit) => unfitting(unfit, run, style),
         Notice::Unreachable(Unreachable::Grace(grace)) => {
