@@ -148,7 +148,7 @@ fn a_day_is_that_of_the_local_time_zone_even_where_it_changes_between_runs() {
     command.env("TZ", "Nowhere/Land");
     let unknown = harness::finish(command, NO_SPEND.as_bytes());
     assert_eq!(unknown.code(), Some(125));
-    assert!(unknown.err.contains("--window: unknown time zone TZ=Nowhere/Land"), "{}", unknown.err);
+    assert!(unknown.err.contains("unknown time zone TZ=Nowhere/Land: set TZ to a name"), "{}", unknown.err);
 }
 
 #[test]

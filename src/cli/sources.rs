@@ -66,7 +66,10 @@ pub(crate) fn time_zone() -> Result<TimeZone, Error> {
         (Err(_), None) => Ok(TimeZone::UTC),
         // With a name that nobody knows the C library takes UTC too; but a budget of another day than was meant
         // would go unnoticed.
-        (Err(_), Some(name)) => Err(Error::Failed(format!("--window: unknown time zone TZ={}", clean_os(name)))),
+        (Err(_), Some(name)) => {
+            let name = clean_os(name);
+            Err(Error::Failed(format!("unknown time zone TZ={name}: set TZ to a name such as Europe/Berlin")))
+        }
     }
 }
 
