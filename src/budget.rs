@@ -242,8 +242,9 @@ impl Budgets {
 
     /// The first budget that binds this run, is not exceeded, and lacks room for the `next` calls.
     pub(crate) fn short_of(&mut self, next: Amounts) -> Option<&Budget> {
-        let open = self.list.iter_mut().filter(|budget| budget.binds && budget.reported < Some(Threshold::Limit));
-        let budget = { open }.find(|budget| next.get(budget.unit) > budget.remaining())?;
+        let is_open = |budget: &Budget| budget.binds && budget.reported < Some(Threshold::Limit);
+        let is_short = |budget: &Budget| is_open(budget) && next.get(budget.unit) > budget.remaining();
+        let budget = self.list.iter_mut().find(|budget| is_short(budget))?;
         budget.reported = Some(Threshold::Limit);
         Some(budget)
     }

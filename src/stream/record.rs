@@ -7,14 +7,11 @@ use crate::count::tokens::{Tokens, Usage};
 use crate::stream::dialect::{Dialect, Told};
 use crate::stream::number;
 use crate::stream::paths::{Field, Node, Number, OWNERS, Owner, Scalar, Span, Step, TEXTS, TextField};
-use crate::stream::trail::TableValues;
+use crate::stream::trail::{MODELS_MAX, TableValues};
 
 /// The longest text of a wanted value, and of all model names of a record together, in bytes. A
 /// hostile stream could fill the memory with them otherwise.
 pub const WANTED_MAX: usize = 64 * 1024;
-
-/// How many models one `modelUsage` may name; one that names more counts as absent.
-const MODELS_MAX: usize = 256;
 
 /// How many iterations of a message are kept; a real one has a handful.
 const ITERATIONS_MAX: usize = 16;
@@ -312,7 +309,7 @@ impl Record {
         }
     }
 
-    /// Adds a model's entry; gives up the whole list where it names absurdly many.
+    /// Adds a model's entry; gives up the whole list where it names more than [`MODELS_MAX`].
     fn open_model(&mut self, span: Span, name: &str) {
         let list = &mut self.models[span as usize];
         let bytes: usize = list.entries.iter().map(|model| model.name.len()).sum();

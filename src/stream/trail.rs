@@ -149,8 +149,8 @@ fn each(paths: PathSet) -> impl Iterator<Item = usize> {
 /// The longest texts that are kept of a record, in bytes.
 const TEXTS_MAX: usize = 64 * 1024;
 
-/// How many models a record may name.
-const MODELS_MAX: usize = 256;
+/// How many models a record may name; the further ones do not count.
+pub(crate) const MODELS_MAX: usize = 256;
 
 /// The values that a record has at the paths of the table.
 #[derive(Debug)]
