@@ -66,9 +66,10 @@
 //!   sieve.rs           skips lines without a known word; a new key needs its word here too
 //!   scan.rs            finds records: lines, lines with a prefix, elements of arrays
 //!   values.rs          finds wanted values of a record by path, incrementally
+//!   wanted.rs          what a value is wanted for
 //!   course.rs          the turns of a stream, and what it is where nothing counts
 //!   foreign.rs         what a line is that cannot be counted
-//!   scalar.rs          strings and scalars as they were read
+//!   scalar.rs          where strings end, and what they and other scalars say
 //!   record.rs          what one record says
 //!   dialect.rs         the table of other agents' streams
 //!   trail.rs           what a record has at the paths of that table
@@ -162,4 +163,5 @@ pub mod stream {
     pub mod sieve;
     pub(crate) mod trail;
     pub(crate) mod values;
+    pub(crate) mod wanted;
 }

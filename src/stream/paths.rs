@@ -149,30 +149,30 @@ pub(crate) enum Scalar<'a> {
 
 impl Node {
     /// Where the value of `key` in this object leads.
-    pub(crate) fn step(self, key: &str) -> Step {
+    pub(crate) fn step(self, key: &[u8]) -> Step {
         match self {
             Node::Root => root(key),
             Node::Message(owner) => message(owner, key),
             Node::Block => match key {
-                "type" => text(TextField::BlockKind),
-                "tool_use_id" => text(TextField::BlockTool),
+                b"type" => text(TextField::BlockKind),
+                b"tool_use_id" => text(TextField::BlockTool),
                 _ => Step::Skip,
             },
             Node::Event => match key {
-                "type" => text(TextField::EventKind),
-                "message" => Step::Object(Node::Message(Owner::Start)),
-                "usage" => Step::Object(Node::Usage(Owner::Delta)),
+                b"type" => text(TextField::EventKind),
+                b"message" => Step::Object(Node::Message(Owner::Start)),
+                b"usage" => Step::Object(Node::Usage(Owner::Delta)),
                 _ => Step::Skip,
             },
             Node::ToolResult => match key {
-                "agentId" => text(TextField::Agent),
-                "resolvedModel" => text(TextField::AgentModel),
-                "usage" => Step::Object(Node::Usage(Owner::Agent)),
+                b"agentId" => text(TextField::Agent),
+                b"resolvedModel" => text(TextField::AgentModel),
+                b"usage" => Step::Object(Node::Usage(Owner::Agent)),
                 _ => Step::Skip,
             },
             Node::Usage(owner) => usage(owner, key),
-            Node::CacheCreation(owner) if key == "ephemeral_1h_input_tokens" => Step::Keep(Field::Write1h(owner)),
-            Node::ServerTools(owner) if key == "web_search_requests" => Step::Keep(Field::Searches(owner)),
+            Node::CacheCreation(owner) if key == b"ephemeral_1h_input_tokens" => Step::Keep(Field::Write1h(owner)),
+            Node::ServerTools(owner) if key == b"web_search_requests" => Step::Keep(Field::Searches(owner)),
             Node::Iteration(owner) => iteration(owner, key),
             // The keys are the models' names.
             Node::Models(span) => Step::Object(Node::Model(span)),
@@ -202,82 +202,82 @@ fn text(field: TextField) -> Step {
     Step::Keep(Field::Text(field))
 }
 
-fn root(key: &str) -> Step {
+fn root(key: &[u8]) -> Step {
     match key {
-        "type" => text(TextField::Kind),
-        "subtype" => text(TextField::Subtype),
-        "session_id" => text(TextField::Session),
-        "sessionId" => text(TextField::SessionAlias),
-        "parent_tool_use_id" => text(TextField::Parent),
-        "claude_code_version" => text(TextField::Version),
-        "model" => text(TextField::InitModel),
-        "hook_name" => text(TextField::HookName),
-        "aborted" => Step::Keep(Field::Aborted),
-        "total_cost_usd" => Step::Keep(Field::Number(Number::TotalCost)),
-        "num_turns" => Step::Keep(Field::Number(Number::Turns)),
-        "duration_api_ms" => Step::Keep(Field::Number(Number::ApiTime)),
-        "spawn_depth" => Step::Keep(Field::Number(Number::SpawnDepth)),
-        "message" => Step::Object(Node::Message(Owner::Message)),
-        "event" => Step::Object(Node::Event),
-        "tool_use_result" => Step::Object(Node::ToolResult),
-        "usage" => Step::Object(Node::Usage(Owner::Turn)),
-        "modelUsage" => Step::Object(Node::Models(Span::Process)),
-        "model_usage_since_last_result" => Step::Object(Node::Models(Span::SinceLast)),
+        b"type" => text(TextField::Kind),
+        b"subtype" => text(TextField::Subtype),
+        b"session_id" => text(TextField::Session),
+        b"sessionId" => text(TextField::SessionAlias),
+        b"parent_tool_use_id" => text(TextField::Parent),
+        b"claude_code_version" => text(TextField::Version),
+        b"model" => text(TextField::InitModel),
+        b"hook_name" => text(TextField::HookName),
+        b"aborted" => Step::Keep(Field::Aborted),
+        b"total_cost_usd" => Step::Keep(Field::Number(Number::TotalCost)),
+        b"num_turns" => Step::Keep(Field::Number(Number::Turns)),
+        b"duration_api_ms" => Step::Keep(Field::Number(Number::ApiTime)),
+        b"spawn_depth" => Step::Keep(Field::Number(Number::SpawnDepth)),
+        b"message" => Step::Object(Node::Message(Owner::Message)),
+        b"event" => Step::Object(Node::Event),
+        b"tool_use_result" => Step::Object(Node::ToolResult),
+        b"usage" => Step::Object(Node::Usage(Owner::Turn)),
+        b"modelUsage" => Step::Object(Node::Models(Span::Process)),
+        b"model_usage_since_last_result" => Step::Object(Node::Models(Span::SinceLast)),
         _ => Step::Skip,
     }
 }
 
-fn message(owner: Owner, key: &str) -> Step {
+fn message(owner: Owner, key: &[u8]) -> Step {
     let is_start = owner == Owner::Start;
     match key {
-        "id" => text(if is_start { TextField::StartId } else { TextField::MessageId }),
-        "model" => text(if is_start { TextField::StartModel } else { TextField::MessageModel }),
-        "usage" => Step::Object(Node::Usage(owner)),
-        "content" if !is_start => Step::Array(Node::Content),
+        b"id" => text(if is_start { TextField::StartId } else { TextField::MessageId }),
+        b"model" => text(if is_start { TextField::StartModel } else { TextField::MessageModel }),
+        b"usage" => Step::Object(Node::Usage(owner)),
+        b"content" if !is_start => Step::Array(Node::Content),
         _ => Step::Skip,
     }
 }
 
-fn usage(owner: Owner, key: &str) -> Step {
+fn usage(owner: Owner, key: &[u8]) -> Step {
     match key {
-        "cache_creation" => Step::Object(Node::CacheCreation(owner)),
-        "server_tool_use" => Step::Object(Node::ServerTools(owner)),
+        b"cache_creation" => Step::Object(Node::CacheCreation(owner)),
+        b"server_tool_use" => Step::Object(Node::ServerTools(owner)),
         // Of a message alone: those of a turn or of an agent repeat them.
-        "iterations" if matches!(owner, Owner::Message | Owner::Delta) => Step::Array(Node::Iterations(owner)),
-        "inference_geo" => Step::Keep(Field::UsOnly(owner)),
-        "speed" => Step::Keep(Field::Fast(owner)),
+        b"iterations" if matches!(owner, Owner::Message | Owner::Delta) => Step::Array(Node::Iterations(owner)),
+        b"inference_geo" => Step::Keep(Field::UsOnly(owner)),
+        b"speed" => Step::Keep(Field::Fast(owner)),
         key => class(key).map_or(Step::Skip, |class| Step::Keep(Field::Count(owner, class))),
     }
 }
 
-fn iteration(owner: Owner, key: &str) -> Step {
+fn iteration(owner: Owner, key: &[u8]) -> Step {
     match key {
-        "type" => Step::Keep(Field::IterationKind(owner)),
-        "model" => Step::Keep(Field::IterationModel(owner)),
+        b"type" => Step::Keep(Field::IterationKind(owner)),
+        b"model" => Step::Keep(Field::IterationModel(owner)),
         key => class(key).map_or(Step::Skip, |class| Step::Keep(Field::IterationCount(owner, class))),
     }
 }
 
-fn class(key: &str) -> Option<Class> {
+fn class(key: &[u8]) -> Option<Class> {
     match key {
-        "input_tokens" => Some(Class::Input),
-        "output_tokens" => Some(Class::Output),
-        "cache_creation_input_tokens" => Some(Class::CacheWrite),
-        "cache_read_input_tokens" => Some(Class::CacheRead),
+        b"input_tokens" => Some(Class::Input),
+        b"output_tokens" => Some(Class::Output),
+        b"cache_creation_input_tokens" => Some(Class::CacheWrite),
+        b"cache_read_input_tokens" => Some(Class::CacheRead),
         _ => None,
     }
 }
 
-fn model(span: Span, key: &str) -> Step {
+fn model(span: Span, key: &[u8]) -> Step {
     Step::Keep(match key {
-        "inputTokens" => Field::ModelCount(span, Class::Input),
-        "outputTokens" => Field::ModelCount(span, Class::Output),
-        "cacheCreationInputTokens" => Field::ModelCount(span, Class::CacheWrite),
-        "cacheReadInputTokens" => Field::ModelCount(span, Class::CacheRead),
-        "cacheCreationEphemeral1hInputTokens" => Field::ModelWrite1h(span),
-        "webSearchRequests" => Field::ModelSearches(span),
-        "costUSD" => Field::ModelCost(span),
-        "costBasis" => Field::ModelCostBasis(span),
+        b"inputTokens" => Field::ModelCount(span, Class::Input),
+        b"outputTokens" => Field::ModelCount(span, Class::Output),
+        b"cacheCreationInputTokens" => Field::ModelCount(span, Class::CacheWrite),
+        b"cacheReadInputTokens" => Field::ModelCount(span, Class::CacheRead),
+        b"cacheCreationEphemeral1hInputTokens" => Field::ModelWrite1h(span),
+        b"webSearchRequests" => Field::ModelSearches(span),
+        b"costUSD" => Field::ModelCost(span),
+        b"costBasis" => Field::ModelCostBasis(span),
         _ => return Step::Skip,
     })
 }

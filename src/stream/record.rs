@@ -7,11 +7,8 @@ use crate::count::tokens::{Tokens, Usage};
 use crate::stream::dialect::{Dialect, Told};
 use crate::stream::number;
 use crate::stream::paths::{Field, Node, Number, OWNERS, Owner, Scalar, Span, Step, TEXTS, TextField};
+use crate::stream::scalar::{WANTED_MAX, lossy};
 use crate::stream::trail::{MODELS_MAX, TableValues};
-
-/// The longest text of a wanted value, and of all model names of a record together, in bytes. A
-/// hostile stream could fill the memory with them otherwise.
-pub const WANTED_MAX: usize = 64 * 1024;
 
 /// How many iterations of a message are kept; a real one has a handful.
 const ITERATIONS_MAX: usize = 16;
@@ -216,23 +213,26 @@ impl Record {
 
     /// Takes in a key, and returns what its value is wanted for. What the same key said before is
     /// forgotten with all that was in it: of duplicate keys the last one counts.
-    pub(crate) fn key(&mut self, node: Node, key: &str) -> Step {
+    pub(crate) fn key(&mut self, node: Node, key: &[u8]) -> Step {
         let step = node.step(key);
         match step {
-            Step::Keep(field) => self.put(field, Scalar::Absent),
-            Step::Object(Node::Model(span)) => self.models[span as usize].entries.retain(|model| model.name != key),
+            Step::Object(Node::Model(span)) => {
+                let name = lossy(key);
+                self.models[span as usize].entries.retain(|model| model.name != name);
+            }
             Step::Object(node) | Step::Array(node) => self.forget(node),
-            Step::Skip => {}
+            // The value replaces it, of whatever type it is.
+            Step::Keep(_) | Step::Skip => {}
         }
         step
     }
 
-    /// A wanted object or array has begun; `key` is the name that it stands under.
-    pub(crate) fn open(&mut self, node: Node, key: &str) {
+    /// A wanted object or array has begun; where it is one of a model, that has this name.
+    pub(crate) fn open(&mut self, node: Node, model: &str) {
         match node {
             Node::Usage(owner) => self.usages[owner as usize].present = true,
             Node::Models(span) => self.models[span as usize].present = true,
-            Node::Model(span) => self.open_model(span, key),
+            Node::Model(span) => self.open_model(span, model),
             Node::Block => self.forget(Node::Block),
             Node::Iteration(owner) => {
                 let usage = UsageFields { present: true, ..UsageFields::default() };

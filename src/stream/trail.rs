@@ -102,14 +102,14 @@ impl Trail {
     }
 
     /// The paths that end with this key, and those that go on below it, of those that are `active`.
-    pub(crate) fn step(self, key: &str, active: PathSet) -> (PathSet, Trail) {
+    pub(crate) fn step(self, key: &[u8], active: PathSet) -> (PathSet, Trail) {
         let (mut here, mut below) = (0, Trail::default());
         let may_match = |first: &u8| match self.at {
             0 => FIRST_KEYS >> first_key(*first, key.len()) & 1 == 1,
             _ => self.firsts >> (first & 31) & 1 == 1,
         };
         let paths = self.paths & active;
-        if paths == 0 || !key.as_bytes().first().is_some_and(may_match) {
+        if paths == 0 || !key.first().is_some_and(may_match) {
             return (here, below);
         }
         for path in each(paths) {
@@ -118,7 +118,7 @@ impl Trail {
             let (is_model, after) = match rest.strip_prefix('*') {
                 Some(after) => (true, Some(after)),
                 // No key of a path has a dot in it.
-                None => (false, rest.strip_prefix(key).filter(|_| !key.contains('.'))),
+                None => (false, strip_key(rest, key)),
             };
             match after {
                 Some("") => here |= 1 << path,
@@ -134,6 +134,12 @@ impl Trail {
         }
         (here, below)
     }
+}
+
+/// What stands behind a key in the rest of a path.
+fn strip_key<'a>(rest: &'a str, key: &[u8]) -> Option<&'a str> {
+    // No key of a path has a dot in it.
+    rest.as_bytes().starts_with(key).then(|| rest.get(key.len()..)).flatten().filter(|_| !key.contains(&b'.'))
 }
 
 /// The indices in a set.

@@ -4,14 +4,13 @@
 //! memory. `paths` says which values are wanted; what is not wanted need not even be valid JSON. Where
 //! an object begins, and what a newline in it means, is the scanner's business.
 
-use std::borrow::Cow;
-
-use memchr::{memchr, memchr2};
-
 use crate::stream::paths::{Node, Scalar, Step};
-use crate::stream::record::{Record, WANTED_MAX};
-use crate::stream::scalar::{decode, lossy, read_scalar};
-use crate::stream::trail::{PathSet, Trail};
+use crate::stream::record::Record;
+use crate::stream::scalar::{
+    WANTED_MAX, decode, ends_in_escape, lossy, quote_newline_or_escape, quote_or_newline, read_scalar,
+};
+use crate::stream::trail::Trail;
+use crate::stream::wanted::Wanted;
 
 /// Reads one value at a time: an object whose wanted values become a record, or a value to skip.
 // Why not serde_json: its `Value` fails at depth 128, on lone surrogates and on bad UTF-8, and a typed
@@ -22,12 +21,16 @@ pub(crate) struct Values {
     state: State,
     /// The wanted objects and arrays that are open, outermost first; never more than the longest path.
     path: Vec<Place>,
+    /// How many objects and arrays are open that are not wanted.
+    depth: u64,
     /// What the value under way is wanted for.
     wanted: Wanted,
-    /// The key or wanted scalar being read.
+    /// What earlier reads had of the key or wanted scalar under way.
     text: Vec<u8>,
     /// That text contains an escape.
     escaped: bool,
+    /// The last key that names a model.
+    model: String,
     /// The last byte was a backslash inside a string.
     escape: bool,
     record: Record,
@@ -38,26 +41,6 @@ pub(crate) struct Values {
 struct Place {
     node: Node,
     trail: Trail,
-}
-
-/// What a value is wanted for: by Claude Code's paths, and by those of the table of dialects.
-#[derive(Clone, Copy, Debug)]
-struct Wanted {
-    step: Step,
-    here: PathSet,
-    below: Trail,
-}
-
-impl Wanted {
-    fn is_kept(self) -> bool {
-        self.here != 0 || matches!(self.step, Step::Keep(_))
-    }
-}
-
-impl From<Step> for Wanted {
-    fn from(step: Step) -> Self {
-        Wanted { step, here: 0, below: Trail::default() }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +56,9 @@ enum State {
     /// In a string or another scalar that is a value; `true` where it is wanted.
     Text(bool),
     Scalar(bool),
-    /// In an object or array that is not wanted, at this depth; and in a string inside one.
-    Nested(u64),
-    NestedText(u64),
+    /// In an object or array that is not wanted, and in a string inside one.
+    Nested,
+    NestedText,
     /// The whole value has ended.
     Closed,
     /// It is not valid where it matters.
@@ -98,9 +81,11 @@ impl Default for Values {
         Values {
             state: State::Closed,
             path: Vec::with_capacity(8),
+            depth: 0,
             wanted: Step::Skip.into(),
             text: Vec::new(),
             escaped: false,
+            model: String::new(),
             escape: false,
             record: Record::default(),
         }
@@ -132,21 +117,18 @@ impl Values {
     /// Begins an array or an object that is skipped, right after its bracket.
     pub(crate) fn skip_nested(&mut self) {
         self.path.clear();
-        self.state = State::Nested(1);
+        self.state = self.skip();
     }
 
     /// Skips what is left of a value that is broken. A string in it ends here: it holds no newline, and
     /// one that never ends would swallow everything. Returns whether anything is left.
     pub(crate) fn give_up(&mut self) -> bool {
-        let unwanted = match self.state {
-            State::Nested(depth) | State::NestedText(depth) => depth,
-            _ => 0,
-        };
-        let depth = unwanted.saturating_add(self.path.len() as u64);
+        let unwanted = if matches!(self.state, State::Nested | State::NestedText) { self.depth } else { 0 };
+        self.depth = unwanted.saturating_add(self.path.len() as u64);
         self.path.clear();
         self.escape = false;
-        self.state = if depth == 0 { State::Closed } else { State::Nested(depth) };
-        depth > 0
+        self.state = if self.depth == 0 { State::Closed } else { State::Nested };
+        self.depth > 0
     }
 
     /// A line ends inside the value. Returns whether that breaks it: it does in a string.
@@ -154,7 +136,7 @@ impl Values {
         if let State::Scalar(kept) = self.state {
             self.scalar(b"\n", kept);
         }
-        matches!(self.state, State::KeyText | State::Text(_) | State::NestedText(_))
+        matches!(self.state, State::KeyText | State::Text(_) | State::NestedText)
     }
 
     /// Goes on. Returns how many of the bytes it took, and how far that went.
@@ -166,22 +148,19 @@ impl Values {
             }
             let rest = &bytes[at..];
             at += match self.state {
-                State::KeyText => self.text(rest, true),
-                State::Text(kept) => self.text(rest, kept),
-                State::NestedText(_) => self.text(rest, false),
+                State::KeyText | State::Text(true) => self.text(rest, true),
+                State::Text(false) | State::NestedText => self.text(rest, false),
                 State::Scalar(kept) => self.scalar(rest, kept),
-                State::Nested(depth) => self.nested(rest, depth),
-                before => match self.structure(byte) {
-                    State::Broken => {
+                State::Nested => self.nested(rest),
+                before => {
+                    let (state, taken) = self.structure(byte, rest.get(1).copied());
+                    if state == State::Broken {
                         self.state = before;
                         return (at, Progress::Broken);
                     }
-                    state => {
-                        self.state = state;
-                        // A scalar's first byte is part of it.
-                        usize::from(!matches!(state, State::Scalar(_)))
-                    }
-                },
+                    self.state = state;
+                    taken
+                }
             };
             if self.state == State::Closed {
                 return (at, Progress::Closed);
@@ -190,34 +169,38 @@ impl Values {
         (at, Progress::Open)
     }
 
-    /// One byte between keys and values.
-    fn structure(&mut self, byte: u8) -> State {
-        let blank = matches!(byte, b' ' | b'\t' | b'\r');
-        match (self.state, byte) {
-            (state, _) if blank => state,
-            (State::Key(_), b'"') => {
-                self.text.clear();
-                self.escaped = false;
-                State::KeyText
-            }
-            (State::Key(true) | State::AfterValue, b'}') => self.close(false),
-            (State::FirstElement | State::AfterValue, b']') => self.close(true),
-            (State::Colon, b':') => State::Value,
+    /// One byte between keys and values, or two where they are `,"`. Returns how many it was.
+    fn structure(&mut self, byte: u8, next: Option<u8>) -> (State, usize) {
+        let state = match (self.state, byte) {
             (State::AfterValue, b',') => match self.path.last() {
                 Some(Place { node, .. }) if node.is_array() => {
                     self.wanted = node.element().into();
                     State::Value
                 }
+                _ if next == Some(b'"') => return (self.begin_text(State::KeyText), 2),
                 _ => State::Key(false),
             },
+            (State::Key(_), b'"') => self.begin_text(State::KeyText),
+            (State::Colon, b':') => State::Value,
+            (State::Key(true) | State::AfterValue, b'}') => self.close(false),
+            (State::FirstElement | State::AfterValue, b']') => self.close(true),
+            (state, b' ' | b'\t' | b'\r') => state,
             (State::FirstElement, _) => {
                 self.wanted = self.path.last().map_or(Step::Skip, |place| place.node.element()).into();
-                self.state = State::Value;
-                self.structure(byte)
+                self.value(byte)
             }
             (State::Value, _) => self.value(byte),
             _ => State::Broken,
-        }
+        };
+        // A scalar's first byte is part of it.
+        (state, usize::from(!matches!(state, State::Scalar(_))))
+    }
+
+    /// Begins a key, a string, or another scalar.
+    fn begin_text(&mut self, state: State) -> State {
+        self.text.clear();
+        self.escaped = false;
+        state
     }
 
     /// The first byte of a value.
@@ -225,28 +208,32 @@ impl Values {
         let Wanted { step, below, .. } = self.wanted;
         match (byte, step) {
             (b'{', Step::Object(node)) => self.open(node, below, State::Key(true)),
-            (b'{', _) if !below.is_empty() => self.open(Node::Table, below, State::Key(true)),
             (b'[', Step::Array(node)) => self.open(node, Trail::default(), State::FirstElement),
-            (b'{' | b'[', _) => State::Nested(1),
+            (b'{' | b'[', _) => {
+                // It is not of the wanted type.
+                self.wanted.put(&mut self.record, Scalar::Absent);
+                if byte == b'{' && !below.is_empty() {
+                    self.open(Node::Table, below, State::Key(true))
+                } else {
+                    self.skip()
+                }
+            }
             (b'}' | b']' | b',' | b':', _) => State::Broken,
-            (b'"', _) => {
-                self.text.clear();
-                self.escaped = false;
-                State::Text(self.wanted.is_kept())
-            }
-            _ => {
-                self.text.clear();
-                State::Scalar(self.wanted.is_kept())
-            }
+            (b'"', _) => self.begin_text(State::Text(self.wanted.is_kept())),
+            _ => self.begin_text(State::Scalar(self.wanted.is_kept())),
         }
     }
 
+    /// Begins an object or array that is not wanted.
+    fn skip(&mut self) -> State {
+        self.depth = 1;
+        State::Nested
+    }
+
     fn open(&mut self, node: Node, trail: Trail, inside: State) -> State {
-        // The key was kept as text until its value began.
-        let key = lossy(&self.text);
-        self.record.open(node, &key);
+        self.record.open(node, &self.model);
         if trail.is_model {
-            self.record.table.open_model(&key, trail);
+            self.record.table.open_model(&self.model, trail);
         }
         self.path.push(Place { node, trail });
         inside
@@ -271,32 +258,64 @@ impl Values {
     }
 
     /// Inside a string: goes to its end, to the newline that breaks it, or to the end of the bytes.
+    #[inline(always)]
     fn text(&mut self, bytes: &[u8], kept: bool) -> usize {
-        // From quote to quote: almost all bytes of a stream are in strings, and memchr passes over them in
-        // vector steps. A quote counts by the backslashes before it; the newline breaks the value
-        // whatever was open, so that a broken one costs itself alone.
-        let start = usize::from(std::mem::take(&mut self.escape));
-        let mut from = start;
-        let end = loop {
-            match memchr2(b'"', b'\n', &bytes[from..]).map(|next| from + next) {
-                Some(quote) if bytes[quote] == b'"' && ends_in_escape(&bytes[start..quote]) => from = quote + 1,
-                end => break end,
-            }
-        };
-        let text = &bytes[..end.unwrap_or(bytes.len())];
-        if kept {
-            self.escaped |= memchr(b'\\', text).is_some();
-            self.keep(text);
-        }
+        let end = self.end_of_text(bytes, kept);
         match end {
             Some(quote) if bytes[quote] == b'"' => {
-                self.state = self.end_text();
+                let text = &bytes[..quote];
+                if !kept {
+                    self.state = match self.state {
+                        State::NestedText => State::Nested,
+                        _ => self.after_value(),
+                    };
+                } else if self.text.is_empty() {
+                    self.state = self.end_text(text);
+                } else {
+                    self.keep(text);
+                    let whole = std::mem::take(&mut self.text);
+                    self.state = self.end_text(&whole);
+                }
+                // The colon too, which stands behind almost every key.
+                if self.state == State::Colon && bytes.get(quote + 1) == Some(&b':') {
+                    self.state = State::Value;
+                    return quote + 2;
+                }
                 quote + 1
             }
-            Some(newline) => newline,
-            None => {
-                self.escape = ends_in_escape(&bytes[start..]);
-                bytes.len()
+            _ => {
+                let end = end.unwrap_or(bytes.len());
+                if kept {
+                    self.keep(&bytes[..end]);
+                }
+                end
+            }
+        }
+    }
+
+    /// Where the quote that ends a string stands, or the newline that breaks it.
+    #[inline(always)]
+    fn end_of_text(&mut self, bytes: &[u8], kept: bool) -> Option<usize> {
+        // From quote to quote: almost all bytes of a stream are in strings, which are searched in vector
+        // steps. A quote counts by the backslashes before it; the newline breaks the value whatever was
+        // open, so that a broken one costs itself alone.
+        let start = usize::from(std::mem::take(&mut self.escape));
+        let mut from = start;
+        if kept {
+            from += quote_newline_or_escape(&bytes[from..])?;
+            if bytes[from] != b'\\' {
+                return Some(from);
+            }
+            self.escaped = true;
+        }
+        loop {
+            match quote_or_newline(&bytes[from..]).map(|next| from + next) {
+                Some(quote) if bytes[quote] == b'"' && ends_in_escape(&bytes[start..quote]) => from = quote + 1,
+                None => {
+                    self.escape = ends_in_escape(&bytes[start..]);
+                    return None;
+                }
+                end => return end,
             }
         }
     }
@@ -309,33 +328,28 @@ impl Values {
         }
     }
 
-    fn end_text(&mut self) -> State {
-        match self.state {
-            State::NestedText(depth) => State::Nested(depth),
-            State::KeyText => {
-                let Some(Place { node, trail }) = self.path.last().copied() else { return State::Broken };
-                self.wanted = Step::Skip.into();
-                let Some(key) = decode(&self.text, self.escaped) else { return State::Colon };
-                let step = self.record.key(node, &key);
-                let (here, below) = trail.step(&key, self.record.table.active());
-                if here != 0 || !below.is_empty() {
-                    self.record.table.forget(here, below);
-                }
-                self.wanted = Wanted { step, here, below };
-                // `open` takes the name of a model from the text.
-                if let Cow::Owned(key) = key {
-                    self.text = key.into_bytes();
-                }
-                State::Colon
-            }
-            State::Text(true) => {
-                if let Some(text) = decode(&self.text, self.escaped) {
-                    put(&mut self.record, self.wanted, Scalar::Text(&text));
-                }
-                State::AfterValue
-            }
-            _ => self.after_value(),
+    /// A key or a wanted string has ended.
+    fn end_text(&mut self, raw: &[u8]) -> State {
+        let text = decode(raw, self.escaped);
+        if self.state != State::KeyText {
+            let text = text.as_deref().map(lossy);
+            self.wanted.put(&mut self.record, text.as_deref().map_or(Scalar::Absent, Scalar::Text));
+            return State::AfterValue;
         }
+        let Some(Place { node, trail }) = self.path.last().copied() else { return State::Broken };
+        self.wanted = Step::Skip.into();
+        let Some(key) = text else { return State::Colon };
+        let step = self.record.key(node, &key);
+        let (here, below) = trail.step(&key, self.record.table.active());
+        if here != 0 || !below.is_empty() {
+            self.record.table.forget(here, below);
+        }
+        self.wanted = Wanted { step, here, below };
+        if self.wanted.is_model() {
+            self.model.clear();
+            self.model.push_str(&lossy(&key));
+        }
+        State::Colon
     }
 
     /// Inside a number, `true`, `false`, `null`, or anything else that is not quoted.
@@ -344,9 +358,12 @@ impl Values {
         let end = bytes.iter().position(ends);
         let part = &bytes[..end.unwrap_or(bytes.len())];
         if kept {
-            self.keep(part);
+            if end.is_none() || !self.text.is_empty() {
+                self.keep(part);
+            }
             if end.is_some() {
-                put(&mut self.record, self.wanted, read_scalar(&self.text));
+                let whole = if self.text.is_empty() { part } else { &self.text };
+                self.wanted.put(&mut self.record, read_scalar(whole));
             }
         }
         if end.is_some() {
@@ -356,44 +373,25 @@ impl Values {
     }
 
     /// Inside an object or array that is not wanted.
-    fn nested(&mut self, bytes: &[u8], mut depth: u64) -> usize {
+    fn nested(&mut self, bytes: &[u8]) -> usize {
         // A counter and no stack: 100,000 levels cost nothing. Brackets and braces are not told apart, since
         // what is skipped need not be valid.
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
                 b'"' => {
-                    self.state = State::NestedText(depth);
+                    self.state = State::NestedText;
                     return at + 1;
                 }
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' if depth == 1 => {
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' if self.depth == 1 => {
                     self.state = self.after_value();
                     return at + 1;
                 }
-                b'}' | b']' => depth -= 1,
-                b'\n' => {
-                    self.state = State::Nested(depth);
-                    return at;
-                }
+                b'}' | b']' => self.depth -= 1,
+                b'\n' => return at,
                 _ => {}
             }
         }
-        self.state = State::Nested(depth);
         bytes.len()
     }
-}
-
-/// Takes a scalar into the record.
-fn put(record: &mut Record, wanted: Wanted, scalar: Scalar<'_>) {
-    if let Step::Keep(field) = wanted.step {
-        record.put(field, scalar);
-    }
-    if wanted.here != 0 {
-        record.table.put(wanted.here, scalar);
-    }
-}
-
-/// Whether a backslash at the end of a text escapes what follows, and is not escaped itself.
-fn ends_in_escape(text: &[u8]) -> bool {
-    text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
