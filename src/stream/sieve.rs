@@ -6,7 +6,7 @@
 
 use aho_corasick::Span;
 use aho_corasick::packed::Searcher;
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memrchr};
 
 use crate::stream::dialect;
 use crate::stream::scan::{Scanned, Scanner};
@@ -16,35 +16,42 @@ use crate::stream::scan::{Scanned, Scanner};
 // memory.
 const KEPT_MAX: usize = 256 * 1024;
 
-/// How escapes of letters and the underscore begin: they are `\u0041` to `\u007a`.
-const ESCAPES: [&str; 4] = ["\\u004", "\\u005", "\\u006", "\\u007"];
-
-/// The words, by their last three bytes, which is what is searched for.
-// Longer needles were slower. In JSON inside a string the quote behind a key is escaped, so that imitations
-// are not found. Each word that the meter looks at must stand here.
-const WORDS: [(&str, &[&str]); 7] = [
-    // The deltas that follow belong to this message.
-    ("rt\"", &["\"message_start\""]),
-    // A turn has ended, whatever else the record says.
-    ("lt\"", &["\"result\""]),
-    // Such a message may not be in the figures of the `result`; they decide what a first one includes.
-    ("ed\"", &["\"aborted\"", "\"task_started\"", "\"hook_started\""]),
-    // Tokens.
-    ("ge\"", &["\"usage\"", "\"modelUsage\""]),
+/// What is searched for, in three bytes each, and what must end there.
+// In JSON inside a string the quote behind a key is escaped, so that imitations are not found. Each word
+// that the meter looks at must stand here.
+//
+// Three bytes, since the search takes as many as its shortest needle has; longer ones were slower. The
+// order matters: the search sorts them into eight buckets by their number, and a bucket looks at every mix
+// of its needles, which costs as much as a vector search of 300 bytes. Behind `\u` the digits are searched
+// for, since a tool's output is full of `\u001b`. In this order at most one place in a thousand bytes of
+// recorded streams is looked at; another one had each `{"` at the start of a line looked at, which was 15 %
+// more instructions for lines of 300 bytes.
+const NEEDLES: [(&str, &[&str]); 13] = [
+    // Escapes of letters and the underscore are `\u0041` to `\u007a`.
+    ("005", &["\\u005"]),
     // They decide what a first `result` includes.
     ("on\"", &["\"claude_code_version\""]),
-    ("ry\"", &["\"compact_boundary\""]),
+    ("007", &["\\u007"]),
+    // The deltas that follow belong to this message.
+    ("rt\"", &["\"message_start\""]),
+    // A line that is a `[` alone: an array of many lines begins, and those that follow need not hold a word.
+    ("\n[\n", &["\n[\n"]),
+    // Such a message may not be in the figures of the `result`; they decide what a first one includes.
+    ("ed\"", &["\"aborted\"", "\"task_started\"", "\"hook_started\""]),
+    ("006", &["\\u006"]),
+    ("004", &["\\u004"]),
+    ("\n[\r", &["\n[\r"]),
+    // A turn has ended, whatever else the record says.
+    ("lt\"", &["\"result\""]),
     // The figures of the next `result` start from zero.
     ("et\"", &["\"conversation_reset\""]),
+    ("ry\"", &["\"compact_boundary\""]),
+    // Tokens.
+    ("ge\"", &["\"usage\"", "\"modelUsage\""]),
 ];
 
-/// A line that is a `[` alone, with how the line before it ends: an array of many lines begins, and
-/// those that follow need not hold a word.
-// The order of all needles matters. The search sorts them into eight buckets by their number, and a bucket
-// finds every mix of its needles. Beside a word with a `t` or `y` before its quote, these had each `{"` at
-// the start of a line looked at: 15 % more instructions for lines of 300 bytes. Three bytes, since the search
-// takes as many as its shortest needle has.
-const ARRAYS: [&str; 2] = ["\n[\n", "\n[\r"];
+/// How the line of a message begins.
+const MESSAGE: &[u8] = b"{\"type\":\"assistant\",";
 
 /// How much is kept of the start of a line that is examined, in bytes.
 const HEAD_MAX: usize = 80;
@@ -52,9 +59,11 @@ const HEAD_MAX: usize = 80;
 /// A sieve, and the scanner behind it.
 #[derive(Debug)]
 pub struct Sieve {
-    /// Finds the ends of words, escapes, and the starts of arrays. `None` where the processor has no
-    /// vector instructions for it: every line is scanned then.
+    /// Finds the needles. `None` where the processor has no vector instructions for it: every line is
+    /// scanned then.
     searcher: Option<Searcher>,
+    /// What must end where each needle was found.
+    words: [Vec<&'static str>; NEEDLES.len()],
     scanner: Scanner,
     /// The start of a line that has not ended.
     kept: Vec<u8>,
@@ -92,9 +101,13 @@ impl<'a> Chunk<'a> {
 
 impl Default for Sieve {
     fn default() -> Self {
-        let sought = WORDS.iter().map(|(end, _)| *end).chain(ESCAPES).chain(ARRAYS);
+        let words = |(needle, words): (&str, &'static [&'static str])| {
+            let others = dialect::words().filter(|word| word.ends_with(needle));
+            words.iter().chain(others).copied().collect()
+        };
         Sieve {
-            searcher: Searcher::new(sought),
+            searcher: Searcher::new(NEEDLES.map(|(needle, _)| needle)),
+            words: NEEDLES.map(words),
             scanner: Scanner::default(),
             kept: Vec::new(),
             scanned: None,
@@ -167,7 +180,7 @@ impl Sieve {
         if self.scanned.is_some() {
             return self.scan_kept();
         }
-        if !self.scanner.is_at_line_start() || self.kept.is_empty() && self.must_scan(chunk.bytes[chunk.at]) {
+        if !self.scanner.is_at_line_start() || self.kept.is_empty() && self.must_scan(&chunk.bytes[chunk.at..]) {
             return self.scan(chunk);
         }
         if self.kept.is_empty() && chunk.at < chunk.complete {
@@ -213,10 +226,11 @@ impl Sieve {
         self.scan(chunk)
     }
 
-    /// Whether the line that begins with this byte must be scanned, whatever stands in it.
-    fn must_scan(&self, first: u8) -> bool {
-        // The elements of an array count as they come, so that its start is not kept either.
-        self.examines || first == b'[' || self.scanner.needs_next_line()
+    /// Whether the line that begins here is scanned, whatever stands in it.
+    fn must_scan(&self, line: &[u8]) -> bool {
+        // The elements of an array count as they come, so that its start is not kept either. A message is
+        // certain to have usage, far behind its text: to search for it first would read all of that twice.
+        self.examines || line.first() == Some(&b'[') || line.starts_with(MESSAGE) || self.scanner.needs_next_line()
     }
 
     /// Where the first word or escape stands in `lines`, not before `from`, or the start of an array.
@@ -224,18 +238,15 @@ impl Sieve {
         let Some(searcher) = &self.searcher else { return Some(from) };
         let mut rest = Span::from(from..lines.len());
         while let Some(found) = searcher.find_in(lines, rest) {
-            let pattern = found.pattern().as_usize();
-            let is_sought = match WORDS.get(pattern) {
-                Some((_, words)) => {
-                    let mut words = words.iter().chain(dialect::words());
-                    words.any(|word| lines[..found.end()].ends_with(word.as_bytes()))
-                }
-                None => true,
+            let end = found.end();
+            // The first byte, a quote in almost all words, tells most imitations.
+            let is_there = |word: &&str| {
+                let start = end.wrapping_sub(word.len());
+                lines.get(start) == word.as_bytes().first() && lines[start..end] == *word.as_bytes()
             };
-            if is_sought {
+            if self.words[found.pattern().as_usize()].iter().any(is_there) {
                 // A newline belongs to the line before.
-                let is_array = pattern >= WORDS.len() + ESCAPES.len();
-                return Some(found.start() + usize::from(is_array));
+                return Some(found.start() + usize::from(lines[found.start()] == b'\n'));
             }
             rest.start = found.end();
         }
@@ -282,7 +293,7 @@ impl Sieve {
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {
-    memchr_iter(b'\n', bytes).count() as u64
+    bytecount::count(bytes, b'\n') as u64
 }
 
 #[cfg(test)]
@@ -316,13 +327,13 @@ mod tests {
     #[test]
     fn the_words_of_dialects_end_as_others_do() {
         for word in dialect::words() {
-            assert!(WORDS.iter().any(|(end, _)| word.ends_with(end)), "{word}");
+            assert!(NEEDLES.iter().any(|(end, _)| word.ends_with(end)), "{word}");
         }
     }
 
     /// Whether the search would look at these bytes, by the low and high halves of each.
     fn is_candidate(bytes: &[u8; 3]) -> bool {
-        let needles: Vec<_> = WORDS.iter().map(|(end, _)| *end).chain(ESCAPES).chain(ARRAYS).collect();
+        let needles = NEEDLES.map(|(needle, _)| needle);
         let low = |needle: &str| needle.bytes().take(3).map(|byte| byte & 15).collect::<Vec<_>>();
         let bucket = |needle: &str| needles.iter().position(|other| low(other) == low(needle)).unwrap_or(0) % 8;
         (0..8).any(|number| {
@@ -337,6 +348,6 @@ mod tests {
     #[test]
     fn the_start_of_a_line_is_no_mix_of_needles() {
         assert!(is_candidate(b"\n[\n") && is_candidate(b"ge\""));
-        assert!(!is_candidate(b"\n{\""), "reorder the words");
+        assert!(!is_candidate(b"\n{\""), "reorder the needles");
     }
 }
