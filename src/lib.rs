@@ -77,6 +77,7 @@
 //!   number.rs          JSON numbers as counts and money
 //! count/
 //!   meter.rs           which message a record belongs to, and the totals
+//!   finding.rs         what counting finds out and the user is told once
 //!   agents.rs          what other agents tell of themselves
 //!   settle.rs          replaces the live count by the vendor's figures when a result comes
 //!   uncovered.rs       what was counted live and a settlement does not cover
@@ -103,6 +104,7 @@ pub mod cli;
 /// Counting: which message a record belongs to, and what it costs.
 pub mod count {
     pub(crate) mod agents;
+    pub(crate) mod finding;
     pub(crate) mod keys;
     pub(crate) mod message;
     pub(crate) mod messages;

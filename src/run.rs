@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::amount::{Amounts, Unit};
 use crate::budget::{Budget, Budgets, ByScope, Estimate, Mode, StopAt, Threshold, Totals, Unfit};
-use crate::count::meter::{Finding, Meter};
+use crate::count::finding::Finding;
+use crate::count::meter::Meter;
 use crate::count::price::Unpriced;
 use crate::count::tokens::{Classes, Counts, Spend};
 use crate::stream::course::{Course, NoUsage};

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use crate::count::finding::Finding;
 use crate::count::pricer::Pricer;
 use crate::count::session::Session;
 use crate::count::sessions::Sessions;
@@ -17,21 +18,28 @@ pub(crate) struct Agents {
     thread: Option<u64>,
     /// How many records told what a call, a turn or a run used.
     calls: u64,
-    /// An agent whose total was not the sum of its parts, until and after that is reported.
-    difference: Option<&'static str>,
+    /// An agent whose total was not the sum of its parts has been reported.
     has_differed: bool,
 }
 
+/// What came of a record that tells usage.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    /// The index of its session, and what that showed before.
+    pub(crate) session: usize,
+    pub(crate) before: Spend,
+    pub(crate) findings: Vec<Finding>,
+}
+
 impl Agents {
-    /// Takes in a record. Where it tells usage, returns the index of its session and what that showed
-    /// before.
+    /// Takes in a record. Returns what came of it where it tells usage.
     pub(crate) fn tell(
         &mut self,
         record: &Record,
         sessions: &mut Sessions,
         pricer: &mut Pricer,
         hasher: &RandomState,
-    ) -> Option<(usize, Spend)> {
+    ) -> Option<Telling> {
         // Codex names the thread in a record of its own.
         if let Some(thread) = record.thread() {
             self.thread = Some(hasher.hash_one(thread));
@@ -39,23 +47,19 @@ impl Agents {
         let (dialect, told) = record.told()?;
         let own = record.session().map(|session| hasher.hash_one(session));
         let id = own.or(self.thread).unwrap_or_else(|| hasher.hash_one(""));
-        let at = sessions.find(id, pricer.id(None));
-        let before = sessions[at].shown;
-        tell(dialect, &told, &mut sessions[at], pricer);
-        self.calls = self.calls.saturating_add(u64::from(dialect.adds != Adds::Settles));
+        let session = sessions.find(id, pricer.id(None));
+        let before = sessions[session].shown;
+        let mut findings = Vec::new();
         if told.iter().any(|told| told.differs) && !std::mem::replace(&mut self.has_differed, true) {
-            self.difference = Some(dialect.agent);
+            findings.push(Finding::TotalDiffers(dialect.agent));
         }
-        Some((at, before))
+        tell(dialect, &told, &mut sessions[session], pricer);
+        self.calls = self.calls.saturating_add(u64::from(dialect.adds != Adds::Settles));
+        Some(Telling { session, before, findings })
     }
 
     pub(crate) fn calls(&self) -> u64 {
         self.calls
-    }
-
-    /// The agent whose total was not the sum of its parts, once.
-    pub(crate) fn take_difference(&mut self) -> Option<&'static str> {
-        self.difference.take()
     }
 }
 

@@ -9,6 +9,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::count::agents::Agents;
+use crate::count::finding::Finding;
 use crate::count::message::Message;
 use crate::count::messages::Messages;
 use crate::count::pending::Pending;
@@ -24,19 +25,6 @@ use crate::stream::record::{Iteration, Record};
 
 /// After this many messages that all report zero tokens, live counting is blind.
 const BLIND_AFTER: u32 = 10;
-
-/// Something that the user is told once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// Many messages and not one token: a gateway reports usage in the `result` record at best.
-    Blind,
-    /// A resumed session's `modelUsage` began with these tokens, which earlier processes spent.
-    CarriedOver(Tokens),
-    /// This model has no price.
-    Unpriced(String),
-    /// This agent's total is not the sum of its parts, which are counted.
-    TotalDiffers(&'static str),
-}
 
 /// The totals of a stream, live.
 #[derive(Debug, Default)]
@@ -93,9 +81,10 @@ impl Meter {
     /// Takes in one record. Returns whether a total has changed.
     pub fn record(&mut self, record: &Record) -> bool {
         let before = self.total;
-        if let Some((session, shown)) = self.agents.tell(record, &mut self.sessions, &mut self.pricer, &self.hasher) {
+        if let Some(told) = self.agents.tell(record, &mut self.sessions, &mut self.pricer, &self.hasher) {
             (self.usage_seen, self.counted_live) = (true, true);
-            self.update_from(session, shown);
+            self.findings.extend(told.findings);
+            self.update_from(told.session, told.before);
             return before != self.total;
         }
         match record.text(TextField::Kind) {
@@ -147,7 +136,6 @@ impl Meter {
     /// What the user is to be told since the last call.
     pub(crate) fn take_findings(&mut self) -> Vec<Finding> {
         self.findings.extend(self.pricer.take_news().into_iter().map(Finding::Unpriced));
-        self.findings.extend(self.agents.take_difference().map(Finding::TotalDiffers));
         std::mem::take(&mut self.findings)
     }
 

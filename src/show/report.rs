@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::amount::{Unit, exact, human, in_full};
 use crate::budget::{Budget, Mode, Threshold, Unfit};
-use crate::count::meter::Finding;
+use crate::count::finding::Finding;
 use crate::count::price::Unpriced;
 use crate::count::tally::Tally;
 use crate::count::tokens::{Class, Classes, Spend, Tokens};

@@ -1,0 +1,16 @@
+//! What counting finds out about a stream and the user is told once.
+
+use crate::count::tokens::Tokens;
+
+/// Something that the user is told once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// Many messages and not one token: a gateway reports usage in the `result` record at best.
+    Blind,
+    /// A resumed session's `modelUsage` began with these tokens, which earlier processes spent.
+    CarriedOver(Tokens),
+    /// This model has no price.
+    Unpriced(String),
+    /// This agent's total is not the sum of its parts, which are counted.
+    TotalDiffers(&'static str),
+}
