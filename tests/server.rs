@@ -20,7 +20,7 @@ use budget_tee::count::tally::Tally;
 use budget_tee::count::tokens::{Classes, Spend, Tokens};
 use budget_tee::ledger::limits::Limit;
 use budget_tee::ledger::redis::address::Address;
-use budget_tee::ledger::store::Request;
+use budget_tee::ledger::store::{Handover, Request};
 use budget_tee::ledger::window::{Period, Window};
 use budget_tee::ledger::{self, Location};
 use harness::{NO_SPEND, assistant, finish, kill, read_until};
@@ -91,12 +91,13 @@ fn windows() -> impl Strategy<Value = Option<Window>> {
 }
 
 /// What a run has spent on two models.
-fn spent([a, b]: [u64; 2]) -> Tally<String> {
+fn spent([a, b]: [u64; 2]) -> Handover {
     let spend = |input, output, micro_usd| {
         let tokens = Tokens { input, output, ..Tokens::default() };
         Spend { tokens, micro_usd }
     };
-    Tally::from_iter([("m".to_owned(), spend(a, b, 0)), ("n \u{1f}".to_owned(), spend(0, a, b))])
+    let models = [("m".to_owned(), spend(a, b, 0)), ("n \u{1f}".to_owned(), spend(0, a, b))];
+    Handover { spend: Tally::from_iter(models) }
 }
 
 /// The answers of a ledger to these events.

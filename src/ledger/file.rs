@@ -13,7 +13,6 @@ use jiff::tz::TimeZone;
 use rustix::fs::OFlags;
 
 use crate::amount::Amounts;
-use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Spend};
 use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
@@ -21,7 +20,7 @@ use crate::ledger::compact::Compaction;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::lines::Lines;
 use crate::ledger::lock::{LifeLock, WriteLock, beside, is_at, open_checked, open_or_make};
-use crate::ledger::store::{Admission, Failure, LEDGER_WAIT, Member, Request, Retry, Store, Terms};
+use crate::ledger::store::{Admission, Failure, Handover, LEDGER_WAIT, Member, Request, Retry, Store, Terms};
 use crate::show::text::clean_os;
 
 /// A ledger smaller than this is not summed up, in bytes: reading it takes a few milliseconds.
@@ -52,7 +51,7 @@ pub(crate) struct FileStore {
     alive: Option<LifeLock>,
     reservation: Amounts,
     /// What was last recorded of this run.
-    recorded: Tally<String>,
+    recorded: Handover,
     /// The file was removed, and another one made.
     is_anew: bool,
     /// The run has summed up the ledger, or tried to.
@@ -92,7 +91,7 @@ impl FileStore {
             path: path.to_owned(),
             alive: None,
             reservation: Amounts::default(),
-            recorded: Tally::default(),
+            recorded: Handover::default(),
             is_anew: false,
             has_summed_up: false,
         })
@@ -166,16 +165,16 @@ impl FileStore {
     }
 
     /// Writes an entry with all that this run has spent, under the lock.
-    fn write_spend(&mut self, kind: EntryKind, spend: &Tally<String>, now: f64) -> io::Result<()> {
+    fn write_spend(&mut self, kind: EntryKind, handover: &Handover, now: f64) -> io::Result<()> {
         self.catch_up(now)?;
         let mut text = Vec::new();
         if !self.book.is_open(&self.member.id) {
             // The file was removed: in the new one the run holds its reservation as before.
             text.extend(self.start(now)?);
         }
-        text.extend(self.entry(kind, now).with(spend).line()?);
+        text.extend(self.entry(kind, now).with(&handover.spend).line()?);
         self.append(&text)?;
-        self.recorded = spend.clone();
+        self.recorded = handover.clone();
         self.catch_up(now)
     }
 
@@ -302,19 +301,19 @@ impl Store for FileStore {
         result.map_err(|why| self.failure("write", why))?.ok_or_else(newer)
     }
 
-    fn step(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure> {
-        if *spend == self.recorded {
+    fn step(&mut self, handover: &Handover, now: f64) -> Result<(), Failure> {
+        if *handover == self.recorded {
             self.catch_up(now).map_err(|why| self.failure("read", why))?;
         }
         let is_lost = !self.book.is_open(&self.member.id);
         self.is_anew |= is_lost;
-        if *spend != self.recorded || is_lost {
+        if *handover != self.recorded || is_lost {
             // Without waiting: the entry is cumulative, so that the next one makes up for it.
             if !self.lock.try_acquire().map_err(|why| self.failure("lock", why))? {
                 let why = self.failure("lock", io::Error::other("it is still locked by another run"));
                 return Err(Failure { retry: Retry::Busy, ..why });
             }
-            let result = self.write_spend(EntryKind::Spend, spend, now);
+            let result = self.write_spend(EntryKind::Spend, handover, now);
             self.lock.release();
             result.map_err(|why| self.failure("write", why))?;
         }
@@ -333,9 +332,9 @@ impl Store for FileStore {
         result.map(|()| true).map_err(|why| self.failure("write", why))
     }
 
-    fn leave(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure> {
+    fn leave(&mut self, handover: &Handover, now: f64) -> Result<(), Failure> {
         self.lock.acquire(LEDGER_WAIT).map_err(|why| self.failure("lock", why))?;
-        let result = self.write_spend(EntryKind::End, spend, now);
+        let result = self.write_spend(EntryKind::End, handover, now);
         // While its lock is held: nobody may take the run for a dead one before its end is written.
         if let Some(alive) = self.alive.take() {
             alive.end();

@@ -13,7 +13,7 @@ use crate::count::tokens::{Classes, Counts, Spend};
 use crate::error::Error;
 use crate::ledger::limits::Limit;
 use crate::ledger::mailbox::{Errand, Mailbox, PATIENCE, Post, View};
-use crate::ledger::store::{Admission, Failure, LEDGER_WAIT, Request, Retry};
+use crate::ledger::store::{Admission, Failure, Handover, LEDGER_WAIT, Request, Retry};
 use crate::ledger::window::Window;
 use crate::ledger::worker::{Worker, unix_now};
 use crate::ledger::{self, Location};
@@ -200,7 +200,7 @@ impl Keeper {
 
     fn hand_over(&self, run: &Run) {
         let mut mailbox = self.post.mailbox();
-        (mailbox.spend, mailbox.has_news) = (run.meter.by_model(), true);
+        (mailbox.handover, mailbox.has_news) = (Handover { spend: run.meter.by_model() }, true);
         self.post.call();
     }
 

@@ -8,9 +8,8 @@ use rustix::io::Errno;
 
 use crate::amount::Amounts;
 use crate::budget::Totals;
-use crate::count::tally::Tally;
 use crate::count::tokens::Spend;
-use crate::ledger::store::{Admission, Failure, Terms};
+use crate::ledger::store::{Admission, Failure, Handover, Terms};
 use crate::process::wake::{Wake, lock};
 
 /// How long a ledger may take to answer before it counts as unreachable.
@@ -74,8 +73,8 @@ pub(crate) struct Mailbox {
     pub(crate) limited: bool,
     /// Nobody wants the ledger any more.
     pub(crate) is_over: bool,
-    /// All that the run has spent, and whether the ledger has yet to hear of some of it.
-    pub(crate) spend: Tally<String>,
+    /// What the run hands over, and whether the ledger has yet to hear of some of it.
+    pub(crate) handover: Handover,
     pub(crate) has_news: bool,
     /// What the ledger has heard.
     pub(crate) recorded: Spend,

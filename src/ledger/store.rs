@@ -94,14 +94,14 @@ pub trait Store: fmt::Debug + Send {
     fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Failure>;
 
     /// Records what this run has spent so far, where that is news, and takes in what others have.
-    fn step(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure>;
+    fn step(&mut self, handover: &Handover, now: f64) -> Result<(), Failure>;
 
     /// Adds to what may be used in the window that is now, by a command or by all. Returns whether there is such
     /// a ledger.
     fn grant(&mut self, name: Option<&str>, amounts: Amounts, now: f64) -> Result<bool, Failure>;
 
     /// Records the last of what this run has spent, and that it has ended.
-    fn leave(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure>;
+    fn leave(&mut self, handover: &Handover, now: f64) -> Result<(), Failure>;
 
     /// The other runs that are alive, with what they have reserved.
     fn alive(&self, classes: Classes) -> Vec<OpenRun>;
@@ -189,6 +189,13 @@ impl Request {
         let used = totals.used(Spend::default(), self.classes);
         !self.must_fit() || self.rooms.iter().all(|room| room.is_enough(used, reserved, totals.granted))
     }
+}
+
+/// What a run hands over: all that it has spent so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handover {
+    /// What was spent on each model.
+    pub spend: Tally<String>,
 }
 
 /// The answer to a [`Request`].

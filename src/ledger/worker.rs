@@ -6,10 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::count::tally::Tally;
 use crate::error::Error;
 use crate::ledger::mailbox::{Errand, Mailbox, Outage, Post, View};
-use crate::ledger::store::{Failure, Request, Retry, Store};
+use crate::ledger::store::{Failure, Handover, Request, Retry, Store};
 
 /// Spend is recorded at most this often.
 // A burst of messages is one entry; and what others do not see of it for so long is little.
@@ -56,11 +55,11 @@ impl Worker {
             Err(error) => return self.fail(error.into()),
         };
         self.post.mailbox().terms = Some(store.terms());
-        while let Some((errand, spend)) = self.next() {
+        while let Some((errand, handover)) = self.next() {
             let done = match errand {
                 Errand::Admit => store.admit(&self.request, unix_now()).map(Some),
-                Errand::Step => store.step(&spend, unix_now()).map(|()| None),
-                Errand::Leave => store.leave(&spend, unix_now()).map(|()| None),
+                Errand::Step => store.step(&handover, unix_now()).map(|()| None),
+                Errand::Leave => store.leave(&handover, unix_now()).map(|()| None),
             };
             self.last = Instant::now();
             match done {
@@ -71,7 +70,7 @@ impl Worker {
                     mailbox.admission = admission.or(mailbox.admission);
                     mailbox.notes.extend(note);
                     if errand != Errand::Admit {
-                        mailbox.recorded = spend.sum();
+                        mailbox.recorded = handover.spend.sum();
                     }
                     drop(mailbox);
                     self.deliver(view, errand);
@@ -81,8 +80,8 @@ impl Worker {
         }
     }
 
-    /// Waits for the next errand; `None` where there is none any more. What was spent goes with it.
-    fn next(&self) -> Option<(Errand, Tally<String>)> {
+    /// Waits for the next errand; `None` where there is none any more. What is handed over goes with it.
+    fn next(&self) -> Option<(Errand, Handover)> {
         let mut mailbox = self.post.mailbox();
         loop {
             if mailbox.is_over {
@@ -97,7 +96,7 @@ impl Worker {
         // Before the call: what is handed over during it is news for the next one.
         mailbox.has_news = false;
         mailbox.calling = Some(Instant::now());
-        Some((mailbox.awaited.unwrap_or(Errand::Step), mailbox.spend.clone()))
+        Some((mailbox.awaited.unwrap_or(Errand::Step), mailbox.handover.clone()))
     }
 
     /// How long after the last call the next one is due; `None` where nothing is to do.

@@ -12,7 +12,7 @@ use budget_tee::budget::{Mode, Room, Scope};
 use budget_tee::count::tally::Tally;
 use budget_tee::count::tokens::{Classes, Spend, Tokens};
 use budget_tee::ledger::redis::address::Address;
-use budget_tee::ledger::store::{Request, Store};
+use budget_tee::ledger::store::{Handover, Request, Store};
 use budget_tee::ledger::window::Window;
 use budget_tee::ledger::worker::unix_now;
 use budget_tee::ledger::{self, Location};
@@ -73,7 +73,7 @@ fn spend(mut ledger: Box<dyn Store>, began: Instant, seconds: u64) -> u64 {
         let tokens = Tokens { input: round * 100, ..Tokens::default() };
         let spend = Spend { tokens, micro_usd: round * 300 };
         let spend = Tally::from_iter([("claude-sonnet-4-5".to_owned(), spend)]);
-        if ledger.step(&spend, unix_now()).is_err() {
+        if ledger.step(&Handover { spend }, unix_now()).is_err() {
             return 0;
         }
         let due = began + Duration::from_millis(200 * round);

@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use crate::amount::Amounts;
 use crate::budget::ByScope;
-use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Spend};
 use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
 use crate::ledger::redis::address::Address;
 use crate::ledger::redis::client::{ServerClient, is_hiccup};
 use crate::ledger::redis::protocol::{Answer, Call, CallTerms, Recorded, Verb};
-use crate::ledger::store::{Admission, Failure, Member, Request, Store, Terms};
+use crate::ledger::store::{Admission, Failure, Handover, Member, Request, Store, Terms};
 use crate::show::text::reason;
 
 /// What others have spent is asked for this often, where it matters.
@@ -72,28 +71,28 @@ impl ServerStore {
     }
 
     /// Makes a call and takes in what its answer says about the ledger.
-    fn call(&mut self, verb: Verb, spend: &Tally<String>, now: f64) -> Result<Answer, Failure> {
+    fn call(&mut self, verb: Verb, handover: &Handover, now: f64) -> Result<Answer, Failure> {
         let began = Instant::now();
         // A connection that has ended meanwhile says nothing about the server: try a new one first.
-        let result = self.try_call(verb, spend, now);
+        let result = self.try_call(verb, handover, now);
         let result = match result {
-            Err(error) if is_hiccup(&error) => self.try_call(verb, spend, now),
+            Err(error) if is_hiccup(&error) => self.try_call(verb, handover, now),
             result => result,
         };
         let answer = result.map_err(|error| self.client.failure(&error))?;
         self.take_in(&answer, now + began.elapsed().as_secs_f64());
         // The others record nothing.
         if matches!(verb, Verb::Step | Verb::Leave) {
-            self.recorded = Recorded { models: spend.clone(), born: answer.born.clone() };
+            self.recorded = Recorded { handover: handover.clone(), born: answer.born.clone() };
         }
         Ok(answer)
     }
 
-    fn try_call(&mut self, verb: Verb, spend: &Tally<String>, now: f64) -> redis::RedisResult<Answer> {
+    fn try_call(&mut self, verb: Verb, handover: &Handover, now: f64) -> redis::RedisResult<Answer> {
         // Everything is read again on a new connection: the server may have lost something.
         let revision = if self.client.is_fresh() { ("", 0) } else { (self.born.as_str(), self.revision) };
         let now = now + self.ahead;
-        let call = Call::new(&self.terms, verb, &self.request, spend, &self.recorded, revision, now);
+        let call = Call::new(&self.terms, verb, &self.request, handover, &self.recorded, revision, now);
         self.client.call(&call)
     }
 
@@ -127,7 +126,7 @@ impl Store for ServerStore {
     }
 
     fn read(&mut self, now: f64) -> Result<bool, Failure> {
-        let answer = self.call(Verb::Read, &Tally::default(), now)?;
+        let answer = self.call(Verb::Read, &Handover::default(), now)?;
         let is_there = !answer.born.is_empty();
         self.report = Some(answer);
         Ok(is_there)
@@ -136,21 +135,21 @@ impl Store for ServerStore {
     fn admit(&mut self, request: &Request, now: f64) -> Result<Admission, Failure> {
         // Kept: a step enters the run where the answer to this was lost, or it goes on without one.
         self.request = request.clone();
-        Ok(self.call(Verb::Admit, &Tally::default(), now)?.admission)
+        Ok(self.call(Verb::Admit, &Handover::default(), now)?.admission)
     }
 
-    fn step(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure> {
-        self.call(Verb::Step, spend, now).map(drop)
+    fn step(&mut self, handover: &Handover, now: f64) -> Result<(), Failure> {
+        self.call(Verb::Step, handover, now).map(drop)
     }
 
     fn grant(&mut self, name: Option<&str>, amounts: Amounts, now: f64) -> Result<bool, Failure> {
         self.terms.member.name = name.map(str::to_owned);
         self.request.reservation = amounts;
-        self.call(Verb::Grant, &Tally::default(), now).map(|answer| !answer.born.is_empty())
+        self.call(Verb::Grant, &Handover::default(), now).map(|answer| !answer.born.is_empty())
     }
 
-    fn leave(&mut self, spend: &Tally<String>, now: f64) -> Result<(), Failure> {
-        self.call(Verb::Leave, spend, now).map(drop)
+    fn leave(&mut self, handover: &Handover, now: f64) -> Result<(), Failure> {
+        self.call(Verb::Leave, handover, now).map(drop)
     }
 
     fn alive(&self, classes: Classes) -> Vec<OpenRun> {

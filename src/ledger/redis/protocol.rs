@@ -13,7 +13,7 @@ use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Counts, Spend, Tokens};
 use crate::ledger::book::{Book, OpenRun, PACE_OVER};
 use crate::ledger::limits::Limit;
-use crate::ledger::store::{Admission, Member, Request};
+use crate::ledger::store::{Admission, Handover, Member, Request};
 use crate::ledger::window::{Period, Window};
 
 /// The highest figure: 2^53 - 1.
@@ -74,7 +74,7 @@ fn level_of(window: Option<&Window>) -> &'static Level {
 /// anew is another.
 #[derive(Debug, Default)]
 pub(crate) struct Recorded {
-    pub(crate) models: Tally<String>,
+    pub(crate) handover: Handover,
     pub(crate) born: String,
 }
 
@@ -179,13 +179,13 @@ fn limit_of(field: &str, value: &str) -> Option<Limit> {
 }
 
 impl<'a> Call<'a> {
-    /// A call of a run that asked for `request` and has spent `models` so far, of which `recorded` is
-    /// known to be recorded. The answer has what has changed since the reader's revision.
+    /// A call of a run that asked for `request` and hands over this, of which `recorded` is known to be
+    /// recorded. The answer has what has changed since the reader's revision.
     pub(crate) fn new(
         terms: &'a CallTerms,
         verb: Verb,
         request: &Request,
-        models: &'a Tally<String>,
+        handover: &'a Handover,
         recorded: &'a Recorded,
         revision: (&'a str, u64),
         now: f64,
@@ -204,8 +204,8 @@ impl<'a> Call<'a> {
             suffix: terms.member.name.as_deref().map_or(String::new(), |name| format!(" {name}")),
             lease: milliseconds(if verb == Verb::Admit { terms.lease.min(FIRST_LEASE) } else { terms.lease }),
             expiry: terms.expiry.map(milliseconds),
-            models: figures(models),
-            told: figures(&recorded.models),
+            models: figures(&handover.spend),
+            told: figures(&recorded.handover.spend),
             told_in: &recorded.born,
             estimate: [request.reservation.tokens, request.reservation.micro_usd].map(|figure| figure.min(FIGURE_MAX)),
             classes: request.classes.chosen(),
