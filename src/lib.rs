@@ -79,6 +79,7 @@
 //!   meter.rs           which message a record belongs to, and the totals
 //!   finding.rs         what counting finds out and the user is told once
 //!   agents.rs          what other agents tell of themselves
+//!   marks.rs           how far threads had come, so that a resumed one counts what is new
 //!   settle.rs          replaces the live count by the vendor's figures when a result comes
 //!   uncovered.rs       what was counted live and a settlement does not cover
 //!   sessions.rs        the sessions of a stream
@@ -106,6 +107,7 @@ pub mod count {
     pub(crate) mod agents;
     pub(crate) mod finding;
     pub(crate) mod keys;
+    pub mod marks;
     pub(crate) mod message;
     pub(crate) mod messages;
     pub mod meter;

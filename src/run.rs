@@ -201,6 +201,7 @@ impl Run {
         }
         let foreign = if is_foreign { Foreign::of_line(self.sieve.head()) } else { record };
         let Some(foreign) = foreign else { return false };
+        let foreign = if self.meter.agents.know_thread() { foreign.resumed() } else { foreign };
         self.course.explain();
         let line = self.lines() + u64::from(!ends_line);
         self.notify(Notice::Foreign(line, foreign));

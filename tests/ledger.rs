@@ -6,6 +6,8 @@ mod harness;
 #[macro_use]
 #[path = "harness/sharing.rs"]
 mod sharing;
+#[path = "harness/threads.rs"]
+mod threads;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -32,6 +34,17 @@ fn ledger() -> (tempfile::TempDir, PathBuf) {
 }
 
 shared_ledger_tests!(Some(ledger()));
+shared_ledger_tests! {
+    Some(ledger()), threads:
+    a_resumed_thread_counts_what_is_new,
+    threads_and_processes_in_one_stream_are_told_apart,
+    block_mode_does_not_stop_a_resumed_thread_for_its_earlier_turns,
+    a_price_holds_for_what_is_new_of_a_thread,
+    a_thread_of_a_killed_run_is_neither_lost_nor_counted_twice,
+    a_run_under_way_does_not_take_back_the_mark_of_another,
+    ids_of_threads_from_a_hostile_stream_do_no_harm,
+    so_many_threads_are_remembered,
+}
 
 #[test]
 fn concurrent_runs_add_up_exactly() {
@@ -512,6 +525,65 @@ fn old_entries_are_compacted_while_other_runs_write() {
     assert!(recent(&path).abs_diff(before + 67) <= 3 * 60, "the window is accurate to a minute");
     let entries = std::fs::read_to_string(&path).expect("readable");
     assert!(entries.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+}
+
+#[test]
+fn the_marks_of_threads_survive_a_compaction() {
+    let (_folder, path) = ledger();
+    let mut text = String::new();
+    for n in 0..20_000u32 {
+        let entry = entry(&format!("{n:016x}{}", "x".repeat(200)), now() - f64::from(n), 3);
+        let threads = format!("\"threads\":{{\"t{n}\":{{\"input\":{n}}}}},\"models\"");
+        // Half of them by a program that did not know threads yet.
+        text += &if n % 2 == 0 { entry.replace("\"models\"", &threads) } else { entry };
+    }
+    // A run under way, whose entry is kept, has an older mark of a thread that another run has resumed.
+    let mut open = waiting(&path, &["-q"]);
+    open.pass(&threads::process(threads::THREAD, &[]));
+    open.pass(&threads::turn([100, 0, 0]));
+    wait_for(&path, 100);
+    let mark = format!("\"threads\":{{\"{}\":{{\"input\":6000}}}},\"models\"", threads::THREAD);
+    text += &entry("other", now(), 5900).replace("\"models\"", &mark);
+    File::options().append(true).open(&path).expect("opens").write_all(text.as_bytes()).expect("written");
+    assert_eq!(run_with(&path, &["-q"], NO_SPEND).code(), Some(0));
+    assert!(std::fs::metadata(&path).expect("exists").len() < 400_000, "it was summed up");
+    let new = |thread: &str, input| {
+        let before = counted(&path);
+        let ran = run_with(&path, &["-q"], &threads::process(thread, &[[input, 0, 0]]));
+        assert_eq!(ran.code(), Some(0));
+        counted(&path) - before
+    };
+    assert_eq!(new(threads::THREAD, 6001), 1);
+    assert_eq!((new("t19998", 20_000), new("t18000", 18_001)), (2, 1));
+    assert_eq!(new("t1000", 1001), 1001, "thousands of newer threads have come since");
+    assert_eq!(open.end(), Some(0));
+}
+
+#[test]
+fn only_entries_of_threads_that_have_moved_have_marks() {
+    let (_folder, path) = ledger();
+    let mut run = waiting(&path, &["-q"]);
+    run.pass(&threads::process("a \u{1b}", &[]));
+    run.pass(&threads::turn([100, 40, 5]));
+    wait_for(&path, 105);
+    run.pass(&assistant("m", 7));
+    wait_for(&path, 112);
+    run.pass(&threads::process(threads::THREAD, &[]));
+    run.pass(&threads::turn([10, 0, 1]));
+    assert_eq!(run.end(), Some(0));
+    let text = std::fs::read_to_string(&path).expect("readable");
+    let entries: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let marks: Vec<_> = entries.iter().filter_map(|entry| entry.get("threads")).collect();
+    let mark = |input: u64, output: u64, cache_read: u64| serde_json::json!({ "input": input, "output": output, "cache_write": 0, "cache_read": cache_read });
+    let odd = serde_json::json!({ "#e63fd2190483996d": mark(60, 5, 40) });
+    let plain = serde_json::json!({ threads::THREAD: mark(10, 1, 0) });
+    assert_eq!(marks, [&odd, &plain], "{text}");
+}
+
+#[test]
+fn a_thread_is_counted_whole_where_the_ledger_cannot_be_read() {
+    let (folder, _) = ledger();
+    threads::without_its_ledger_a_run_counts_a_thread_whole(folder.path().join("missing/ledger").as_os_str());
 }
 
 /// Sums up a ledger in a process that is killed at the `when`th system call of this name that has to do with it.

@@ -97,7 +97,7 @@ fn spent([a, b]: [u64; 2]) -> Handover {
         Spend { tokens, micro_usd }
     };
     let models = [("m".to_owned(), spend(a, b, 0)), ("n \u{1f}".to_owned(), spend(0, a, b))];
-    Handover { spend: Tally::from_iter(models) }
+    Handover { spend: Tally::from_iter(models), ..Handover::default() }
 }
 
 /// The answers of a ledger to these events.

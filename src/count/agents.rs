@@ -3,19 +3,25 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::count::finding::Finding;
+use crate::count::marks::Marks;
 use crate::count::pricer::Pricer;
 use crate::count::session::Session;
 use crate::count::sessions::Sessions;
 use crate::count::tally::Tally;
-use crate::count::tokens::{Class, Spend, Usage};
+use crate::count::tokens::{Class, Counts, Spend, Tokens, Usage};
 use crate::stream::dialect::{Adds, Dialect, Tells, Told};
 use crate::stream::record::Record;
+
+/// Of so many threads of a stream the marks are kept, the newest ones, and for a while of twice as many.
+// A loop has one thread after the other. A ledger gets those that have changed five times a second.
+const OWN_MARKS: usize = 256;
 
 /// What is known of other agents.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
-    /// Hash of the thread or session that was named last.
-    thread: Option<u64>,
+    /// The thread or session that was named last; empty where none was.
+    named: String,
+    threads: Threads,
     /// How many records told what a call, a turn or a run used.
     calls: u64,
     /// An agent whose total was not the sum of its parts has been reported.
@@ -31,6 +37,15 @@ pub(crate) struct Telling {
     pub(crate) findings: Vec<Finding>,
 }
 
+/// The marks of threads whose figures are cumulative.
+#[derive(Debug, Default)]
+struct Threads {
+    /// Those that the ledger had at the start.
+    known: Marks,
+    /// Those of this stream.
+    own: Marks,
+}
+
 impl Agents {
     /// Takes in a record. Returns what came of it where it tells usage.
     pub(crate) fn tell(
@@ -41,17 +56,21 @@ impl Agents {
         hasher: &RandomState,
     ) -> Option<Telling> {
         // Codex names the thread in a record of its own.
-        if let Some(thread) = record.thread() {
-            self.thread = Some(hasher.hash_one(thread));
+        if let Some(thread) = record.thread().filter(|thread| *thread != self.named) {
+            self.named.clear();
+            self.named.push_str(thread);
         }
-        let (dialect, told) = record.told()?;
-        let own = record.session().map(|session| hasher.hash_one(session));
-        let id = own.or(self.thread).unwrap_or_else(|| hasher.hash_one(""));
-        let session = sessions.find(id, pricer.id(None));
+        let (dialect, mut told) = record.told()?;
+        let id = record.session().unwrap_or(&self.named);
+        let session = sessions.find(hasher.hash_one(id), pricer.id(None));
         let before = sessions[session].shown;
         let mut findings = Vec::new();
         if told.iter().any(|told| told.differs) && !std::mem::replace(&mut self.has_differed, true) {
             findings.push(Finding::TotalDiffers(dialect.agent));
+        }
+        if dialect.adds == Adds::Cumulative {
+            let carried = self.threads.take_off(id, &mut told);
+            findings.extend(carried.map(Finding::CarriedOver));
         }
         tell(dialect, &told, &mut sessions[session], pricer);
         self.calls = self.calls.saturating_add(u64::from(dialect.adds != Adds::Settles));
@@ -60,6 +79,43 @@ impl Agents {
 
     pub(crate) fn calls(&self) -> u64 {
         self.calls
+    }
+
+    /// The marks that the ledger has at the start.
+    pub(crate) fn know(&mut self, known: Marks) {
+        self.threads.known = known;
+    }
+
+    /// Whether the ledger had a mark of the thread that was named last.
+    pub(crate) fn know_thread(&self) -> bool {
+        self.threads.known.get(&self.named).is_some()
+    }
+
+    /// The marks of this stream, for the ledger to keep.
+    pub(crate) fn marks(&self) -> Marks {
+        let mut marks = self.threads.own.clone();
+        // Nobody can tell which thread it was that had no name.
+        marks.remove("");
+        marks
+    }
+}
+
+impl Threads {
+    /// Takes off what `told`, the figures of a whole thread, has from before, and remembers them. Returns
+    /// what earlier runs had counted of it, the first time.
+    fn take_off(&mut self, id: &str, told: &mut [Told<'_>]) -> Option<Tokens> {
+        let all = told.iter().fold(Tokens::default(), |sum, told| sum.plus(told.usage.tokens));
+        let own = self.own.get(id);
+        // Where they are lower, the thread has begun anew.
+        let mark = own.or_else(|| self.known.get(id)).filter(|mark| !all.is_below(mark, &Class::ALL));
+        let mut left = mark.unwrap_or_default();
+        for Told { usage, .. } in told {
+            let part = usage.tokens.min(left);
+            (usage.tokens, left) = (usage.tokens.minus(part), left.minus(part));
+        }
+        self.own.set(id, all);
+        self.own.keep(OWN_MARKS);
+        mark.filter(|mark| own.is_none() && !mark.is_zero())
     }
 }
 
@@ -77,7 +133,7 @@ fn tell(dialect: &Dialect, told: &[Told<'_>], session: &mut Session, pricer: &mu
         tally.add(&model, Spend { tokens: usage.tokens, micro_usd });
     }
     match dialect.adds {
-        Adds::Each => session.settled.add_all(&tally),
+        Adds::Each | Adds::Cumulative => session.settled.add_all(&tally),
         Adds::Live => {
             session.live.add_all(&tally);
             session.estimate = session.estimate.saturating_add(estimate);
@@ -86,13 +142,6 @@ fn tell(dialect: &Dialect, told: &[Told<'_>], session: &mut Session, pricer: &mu
             session.replace_estimate(0);
             session.live = Tally::default();
             session.settled.add_all(&tally);
-        }
-        // Where they are lower, the thread has begun anew.
-        Adds::Cumulative => {
-            let before = std::mem::replace(&mut session.settled, tally);
-            if session.settled.sum().tokens.is_below(&before.sum().tokens, &Class::ALL) {
-                session.ended.add_all(&before);
-            }
         }
         Adds::AsClaude => {}
     }

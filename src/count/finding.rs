@@ -7,7 +7,7 @@ use crate::count::tokens::Tokens;
 pub(crate) enum Finding {
     /// Many messages and not one token: a gateway reports usage in the `result` record at best.
     Blind,
-    /// A resumed session's `modelUsage` began with these tokens, which earlier processes spent.
+    /// The figures of a resumed session or thread began with these tokens, which earlier processes spent.
     CarriedOver(Tokens),
     /// This model has no price.
     Unpriced(String),

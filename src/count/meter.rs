@@ -33,7 +33,7 @@ pub struct Meter {
     pricer: Pricer,
     sessions: Sessions,
     messages: Messages,
-    agents: Agents,
+    pub(crate) agents: Agents,
     pending: Pending,
     total: Spend,
     message_count: u64,

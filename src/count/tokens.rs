@@ -71,7 +71,8 @@ pub trait Counts: Copy + Default + PartialEq {
 }
 
 /// A number of tokens in each class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Tokens {
     /// See [`Class::Input`].
     pub input: u64,

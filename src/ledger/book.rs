@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use crate::amount::Amounts;
+use crate::count::marks::{LEDGER_MARKS, Marks};
 use crate::count::tally::Tally;
 use crate::count::tokens::{Classes, Counts, Spend};
 use crate::ledger::entry::{Entry, EntryKind, VERSION};
@@ -37,6 +38,8 @@ pub struct Book {
     adopts: Option<TimeZone>,
     runs: Runs,
     limits: Limits,
+    /// How far threads had come when a run last told of them.
+    pub marks: Marks,
     /// The commands, and what each ever spent. Spend without a name is that of the name "", which no command
     /// has.
     commands: Index,
@@ -89,6 +92,7 @@ impl Book {
             begin: f64::INFINITY,
             runs: Runs::default(),
             limits: Limits::default(),
+            marks: Marks::default(),
             commands: Index::default(),
             sums: Vec::new(),
             models: Index::default(),
@@ -143,6 +147,8 @@ impl Book {
     }
 
     fn enter(&mut self, entry: &Entry<'_>, now: f64) {
+        entry.threads.iter().for_each(|(id, mark)| self.marks.set(id, *mark));
+        self.marks.keep(LEDGER_MARKS);
         match entry.kind {
             EntryKind::Limit => {
                 entry.limit().into_iter().for_each(|limit| self.limits.set(limit));
@@ -153,7 +159,7 @@ impl Book {
                 let amounts = Amounts { tokens: amounts[0], micro_usd: amounts[1] };
                 self.limits.grant(entry.spent_at(now), entry.name.as_deref(), amounts);
             }
-            EntryKind::Other => {}
+            EntryKind::Thread | EntryKind::Other => {}
             EntryKind::Start | EntryKind::Spend | EntryKind::End | EntryKind::Sum => self.enter_spend(entry, now),
         }
     }

@@ -36,7 +36,7 @@ pub(crate) struct Compaction {
 
 impl Compaction {
     /// Takes in a line of a ledger that adds up to `book`. Returns whether the line is to be kept as it is.
-    /// Lines that are no entries are left out, and limits, which the book has.
+    /// Lines that are no entries are left out, and limits and marks, which the book has.
     pub(crate) fn take(&mut self, line: &[u8], book: &Book, now: f64) -> bool {
         let Ok(entry) = serde_json::from_slice::<Entry<'_>>(line) else { return false };
         let is_more = matches!(entry.kind, EntryKind::Grant | EntryKind::Other);

@@ -1,13 +1,14 @@
 //! An entry of a ledger file: one line of JSON, as it is written and read.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use crate::amount::{Amount, Unit};
 use crate::count::tally::Tally;
-use crate::count::tokens::Counts;
+use crate::count::tokens::{Counts, Tokens};
 use crate::ledger::limits::Limit;
 
 /// The version of the entries that are written.
@@ -45,6 +46,9 @@ pub(crate) struct Entry<'a> {
     /// Of spend, ends and sums: what was spent on each model.
     #[serde(default, skip_serializing_if = "Tally::is_empty")]
     pub(crate) models: Tally<String>,
+    /// The marks of threads that have changed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) threads: BTreeMap<String, Tokens>,
 }
 
 /// What an entry says.
@@ -64,6 +68,8 @@ pub(crate) enum EntryKind {
     Limit,
     /// What was granted beyond a limit.
     Grant,
+    /// The mark of a thread, whose run's entries have been summed up.
+    Thread,
     /// Something that a newer program writes.
     #[serde(other)]
     Other,
@@ -74,8 +80,16 @@ impl<'a> Entry<'a> {
     pub(crate) fn new(kind: EntryKind, run: Option<&'a str>, name: Option<&'a str>, at: f64) -> Self {
         let (run, name) = (run.map(Cow::from), name.map(Cow::from));
         let (estimate, estimate_micro_usd) = (None, None);
-        let (tokens, micro_usd, window, models) = (None, None, None, Tally::default());
-        Entry { v: VERSION, at, run, name, kind, estimate, estimate_micro_usd, tokens, micro_usd, window, models }
+        let (tokens, micro_usd, window) = (None, None, None);
+        let (models, threads) = (Tally::default(), BTreeMap::new());
+        let v = VERSION;
+        Entry { v, at, run, name, kind, estimate, estimate_micro_usd, tokens, micro_usd, window, models, threads }
+    }
+
+    /// An entry of the mark of a thread.
+    pub(crate) fn of_mark(id: &str, mark: Tokens, at: f64) -> Self {
+        let threads = BTreeMap::from([(id.to_owned(), mark)]);
+        Entry { threads, ..Entry::new(EntryKind::Thread, None, None, at) }
     }
 
     /// An entry of a limit.

@@ -164,15 +164,21 @@ impl FileStore {
         entry.line()
     }
 
-    /// Writes an entry with all that this run has spent, under the lock.
+    /// Writes an entry with all that this run has spent and the marks that have changed, under the lock.
     fn write_spend(&mut self, kind: EntryKind, handover: &Handover, now: f64) -> io::Result<()> {
         self.catch_up(now)?;
         let mut text = Vec::new();
-        if !self.book.is_open(&self.member.id) {
+        let is_lost = !self.book.is_open(&self.member.id);
+        if is_lost {
             // The file was removed: in the new one the run holds its reservation as before.
             text.extend(self.start(now)?);
         }
-        text.extend(self.entry(kind, now).with(&handover.spend).line()?);
+        let mut entry = self.entry(kind, now).with(&handover.spend);
+        // Not all of them: another run may have resumed the thread since, and told a newer mark.
+        let changes = handover.changes(&self.recorded);
+        let marks = changes.filter(|(id, _, is_new)| *is_new || is_lost && self.book.marks.get(id).is_none());
+        entry.threads = marks.map(|(id, mark, _)| (id.to_owned(), mark)).collect();
+        text.extend(entry.line()?);
         self.append(&text)?;
         self.recorded = handover.clone();
         self.catch_up(now)
@@ -251,6 +257,9 @@ impl FileStore {
             false => Ok(()),
         })?;
         compaction.finish(|line| out.write_all(line))?;
+        // Behind everything else: entries of runs under way are kept, with marks that may be older.
+        let marks = self.book.marks.oldest_first();
+        marks.iter().try_for_each(|(id, mark)| out.write_all(&Entry::of_mark(id, *mark, millis(now)).line()?))?;
         out.flush()?;
         // The rename must not be on the disk before what it names.
         new.sync_data()?;

@@ -88,6 +88,8 @@ impl Keeper {
         match keeper.await_start() {
             Ok(admission) => {
                 let messages = keeper.take_view(run).1;
+                // Now or never: what the run counts must not depend on when a ledger answers.
+                run.meter.agents.know(std::mem::take(&mut keeper.post.mailbox().marks));
                 // The ledger has decided; this finds the words for it.
                 run.admit(estimate, admission.reserved);
                 let admitted = admission.admitted;
@@ -200,7 +202,8 @@ impl Keeper {
 
     fn hand_over(&self, run: &Run) {
         let mut mailbox = self.post.mailbox();
-        (mailbox.handover, mailbox.has_news) = (Handover { spend: run.meter.by_model() }, true);
+        mailbox.handover = Handover { spend: run.meter.by_model(), marks: run.meter.agents.marks() };
+        mailbox.has_news = true;
         self.post.call();
     }
 

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::amount::Amounts;
 use crate::budget::Totals;
+use crate::count::marks::Marks;
 use crate::count::tokens::Spend;
 use crate::ledger::store::{Admission, Failure, Handover, Terms};
 use crate::process::wake::{Wake, lock};
@@ -82,6 +83,8 @@ pub(crate) struct Mailbox {
     pub(crate) terms: Option<Terms>,
     /// The answer to the start.
     pub(crate) admission: Option<Admission>,
+    /// The marks that the ledger had then.
+    pub(crate) marks: Marks,
     /// What was last seen of the ledger, until it is taken.
     pub(crate) view: Option<View>,
     /// What is to be reported.

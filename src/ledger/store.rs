@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::amount::Amounts;
 use crate::budget::{ByScope, Mode, Room, Totals};
+use crate::count::marks::Marks;
 use crate::count::tally::Tally;
-use crate::count::tokens::{Classes, Counts, Spend};
+use crate::count::tokens::{Classes, Counts, Spend, Tokens};
 use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
 use crate::ledger::limits::Limit;
@@ -191,11 +192,22 @@ impl Request {
     }
 }
 
-/// What a run hands over: all that it has spent so far.
+/// What a run hands over: all that it has spent so far, and the marks of the threads that it has seen.
+// Together, and recorded in one step: a thread that is resumed after its run was killed must not find
+// spend without its mark, nor a mark without its spend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Handover {
     /// What was spent on each model.
     pub spend: Tally<String>,
+    /// How far the threads have come.
+    pub marks: Marks,
+}
+
+impl Handover {
+    /// The marks, and whether each is not as `recorded`.
+    pub(crate) fn changes<'a>(&'a self, recorded: &'a Handover) -> impl Iterator<Item = (&'a str, Tokens, bool)> {
+        self.marks.iter().map(|(id, mark)| (id, mark, recorded.marks.get(id) != Some(mark)))
+    }
 }
 
 /// The answer to a [`Request`].

@@ -69,7 +69,9 @@ impl Worker {
                     let mut mailbox = self.post.mailbox();
                     mailbox.admission = admission.or(mailbox.admission);
                     mailbox.notes.extend(note);
-                    if errand != Errand::Admit {
+                    if errand == Errand::Admit {
+                        mailbox.marks = store.book().marks.clone();
+                    } else {
                         mailbox.recorded = handover.spend.sum();
                     }
                     drop(mailbox);

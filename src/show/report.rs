@@ -95,6 +95,9 @@ fn foreign_text(line: u64, foreign: &Foreign, run: &Run, style: Style) -> String
         Foreign::Agent(Dialect { agent, adds: Adds::Cumulative, .. }) => {
             format!("{agent} tells its usage at the end of a turn, with the thread's earlier turns; budgets bind there")
         }
+        Foreign::Resumed(Dialect { agent, .. }) => {
+            format!("{agent} tells its usage at the end of a turn; budgets bind there")
+        }
         Foreign::Agent(Dialect { agent, .. }) => format!("{agent} tells its usage at the end; budgets bind there"),
         Foreign::Json(None) => format!("line {line} is JSON of an unknown kind; {advice}"),
     }

@@ -63,7 +63,9 @@ pub(crate) enum Adds {
     Live,
     /// They replace what was counted live.
     Settles,
-    /// They are those of the whole thread so far.
+    /// They are those of the whole thread so far, what was used before it was resumed included; what is above
+    /// those before adds. Such a row has no cost and no models.
+    // They would need marks of their own.
     Cumulative,
     /// The record has Claude Code's form, and its values are read by its paths.
     AsClaude,
@@ -337,6 +339,20 @@ impl Dialect {
             usage: Usage { tokens, ..Usage::default() },
             cost,
             differs: total.is_some_and(|total| total != sum),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cumulative_figures_have_no_cost_and_no_model() {
+        for row in ROWS.iter().filter(|row| row.adds == Adds::Cumulative) {
+            let has_none =
+                |(item, path): &(Item, &str)| !matches!(item, Item::Cost | Item::Model) && !path.contains('*');
+            assert!(row.paths.iter().all(has_none), "{}", row.agent);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a stream is that cannot be counted, as far as the start of a line tells.
 
-use crate::stream::dialect::{self, Dialect, Tells};
+use crate::stream::dialect::{self, Adds, Dialect, Tells};
 use crate::stream::paths::TextField;
 use crate::stream::record::Record;
 
@@ -38,6 +38,8 @@ pub(crate) enum Foreign {
     Json(Option<String>),
     /// It is another agent's, which does not tell its usage live.
     Agent(&'static Dialect),
+    /// The same, and what earlier turns of its thread used is known and does not count again.
+    Resumed(&'static Dialect),
 }
 
 impl Foreign {
@@ -52,6 +54,14 @@ impl Foreign {
             [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [0, b' '..=b'~', ..] | [b' '..=b'~', 0, ..] => Some(Foreign::Utf16),
             _ if EVENT_FIELDS.iter().any(is_field) => None,
             _ => Some(Foreign::Text(String::from_utf8_lossy(head).trim().to_owned())),
+        }
+    }
+
+    /// The same where it is known how far the thread had come before.
+    pub(crate) fn resumed(self) -> Foreign {
+        match self {
+            Foreign::Agent(agent) if agent.adds == Adds::Cumulative => Foreign::Resumed(agent),
+            other => other,
         }
     }
 

@@ -73,7 +73,7 @@ fn spend(mut ledger: Box<dyn Store>, began: Instant, seconds: u64) -> u64 {
         let tokens = Tokens { input: round * 100, ..Tokens::default() };
         let spend = Spend { tokens, micro_usd: round * 300 };
         let spend = Tally::from_iter([("claude-sonnet-4-5".to_owned(), spend)]);
-        if ledger.step(&Handover { spend }, unix_now()).is_err() {
+        if ledger.step(&Handover { spend, ..Handover::default() }, unix_now()).is_err() {
             return 0;
         }
         let due = began + Duration::from_millis(200 * round);

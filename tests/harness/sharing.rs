@@ -15,7 +15,7 @@ use serde_json::Value;
 macro_rules! shared_ledger_tests {
     ($ledger:expr) => {
         shared_ledger_tests! {
-            $ledger,
+            $ledger, sharing:
             killed_runs_lose_at_most_the_last_second_and_add_nothing,
             consecutive_runs_share_one_budget,
             a_command_budget_spans_runs,
@@ -28,11 +28,11 @@ macro_rules! shared_ledger_tests {
             the_limits_and_the_window_of_the_runs_are_kept,
         }
     };
-    ($ledger:expr, $($test:ident),+ $(,)?) => {
+    ($ledger:expr, $in:ident: $($test:ident),+ $(,)?) => {
         $(#[test]
         fn $test() {
             let Some((_guard, location)) = $ledger else { return };
-            sharing::$test(location.as_ref());
+            $in::$test(location.as_ref());
         })+
     };
 }
