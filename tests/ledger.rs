@@ -34,17 +34,6 @@ fn ledger() -> (tempfile::TempDir, PathBuf) {
 }
 
 shared_ledger_tests!(Some(ledger()));
-shared_ledger_tests! {
-    Some(ledger()), threads:
-    a_resumed_thread_counts_what_is_new,
-    threads_and_processes_in_one_stream_are_told_apart,
-    block_mode_does_not_stop_a_resumed_thread_for_its_earlier_turns,
-    a_price_holds_for_what_is_new_of_a_thread,
-    a_thread_of_a_killed_run_is_neither_lost_nor_counted_twice,
-    a_run_under_way_does_not_take_back_the_mark_of_another,
-    ids_of_threads_from_a_hostile_stream_do_no_harm,
-    so_many_threads_are_remembered,
-}
 
 #[test]
 fn concurrent_runs_add_up_exactly() {

@@ -8,6 +8,8 @@ mod server;
 #[macro_use]
 #[path = "harness/sharing.rs"]
 mod sharing;
+#[path = "harness/threads.rs"]
+mod threads;
 
 use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
@@ -47,7 +49,7 @@ fn hash(server: &Server, level: &str) -> Vec<String> {
 #[derive(Clone, Debug)]
 enum Event {
     /// A run of this command asks to start, with an estimate and the room left in its budgets.
-    Start { name: Option<usize>, reservation: Amounts, rooms: Vec<Room>, must_fit: bool },
+    Start { name: Option<usize>, reservation: Amounts, rooms: Vec<Room>, must_fit: bool, thread: usize },
     /// Somebody grants something to a command, or to all.
     Grant { name: Option<usize>, amounts: Amounts },
     /// One of the active runs spends, and is still alive.
@@ -65,11 +67,11 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         let unit = if usd { Unit::Usd } else { Unit::Tokens };
         Room { scope, unit, limit: limit * 250, estimate: estimate * 250 }
     });
-    let start = (prop::option::of(0..3usize), sum, prop::collection::vec(room, 0..3), any::<bool>());
-    let start = start.prop_map(|(name, reservation, mut rooms, must_fit)| {
+    let start = (prop::option::of(0..3usize), sum, prop::collection::vec(room, 0..3), any::<bool>(), 0..3usize);
+    let start = start.prop_map(|(name, reservation, mut rooms, must_fit, thread)| {
         // A run without a name has no budget of its own.
         rooms.iter_mut().filter(|_| name.is_none()).for_each(|room| room.scope = Scope::Overall);
-        Event::Start { name, reservation, rooms, must_fit }
+        Event::Start { name, reservation, rooms, must_fit, thread }
     });
     let end = (any::<prop::sample::Index>(), any::<[u16; 2]>())
         .prop_map(|(run, used)| Event::End { run, used: used.map(|used| u64::from(used) % 6 * 250) });
@@ -82,6 +84,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(prop_oneof![3 => start, 2 => end, 2 => spend, 1 => grant], 1..20)
 }
 
+const THREADS: [&str; 3] = ["01a210f5-01db-72e0-a273-5d7d9cd799da", "t", "a \u{1b}\"ä"];
+
 const NAMES: [&str; 3] = ["/a", "/a b", "/ä\"x"];
 
 /// The windows that a history is tried with; all of it is of now.
@@ -90,14 +94,15 @@ fn windows() -> impl Strategy<Value = Option<Window>> {
     prop::sample::select(vec![None, Some(Window::Last(60.0)), calendar(Period::Day), calendar(Period::Month)])
 }
 
-/// What a run has spent on two models.
-fn spent([a, b]: [u64; 2]) -> Handover {
+/// What a run has spent on two models, in one thread.
+fn spent([a, b]: [u64; 2], thread: usize) -> Handover {
     let spend = |input, output, micro_usd| {
         let tokens = Tokens { input, output, ..Tokens::default() };
         Spend { tokens, micro_usd }
     };
     let models = [("m".to_owned(), spend(a, b, 0)), ("n \u{1f}".to_owned(), spend(0, a, b))];
-    Handover { spend: Tally::from_iter(models), ..Handover::default() }
+    let mark = Some((THREADS[thread], spend(a, b, 0).tokens)).filter(|_| a + b > 0);
+    Handover { spend: Tally::from_iter(models), marks: mark.into_iter().collect() }
 }
 
 /// The answers of a ledger to these events.
@@ -107,7 +112,7 @@ fn answers(location: &Location, window: Option<&Window>, events: &[Event]) -> Ve
     let (mut answers, mut runs) = (Vec::new(), Vec::new());
     for event in events {
         match event {
-            Event::Start { name, reservation, rooms, must_fit } => {
+            Event::Start { name, reservation, rooms, must_fit, thread } => {
                 let mode = if *must_fit { Mode::Block } else { Mode::Warn };
                 let name = name.map(|name| NAMES[name]);
                 let limit = |room: &Room| Limit {
@@ -124,7 +129,7 @@ fn answers(location: &Location, window: Option<&Window>, events: &[Event]) -> Ve
                 let admission = ledger.admit(&request, now).expect("answers");
                 answers.push(format!("{admission:?} {:?}", ledger.totals(now)));
                 if admission.admitted {
-                    runs.push((ledger, [0, 0]));
+                    runs.push((ledger, [0, 0], *thread));
                 }
             }
             Event::Grant { name, amounts } => {
@@ -134,19 +139,23 @@ fn answers(location: &Location, window: Option<&Window>, events: &[Event]) -> Ve
             }
             Event::Spend { run, used } if !runs.is_empty() => {
                 let at = run.index(runs.len());
-                let (ledger, before) = &mut runs[at];
+                let (ledger, before, thread) = &mut runs[at];
                 *before = [before[0] + used[0], before[1] + used[1]];
-                ledger.step(&spent(*before), now).expect("answers");
+                ledger.step(&spent(*before, *thread), now).expect("answers");
                 answers.push(format!("{:?}", ledger.totals(now)));
             }
             Event::End { run, used } if !runs.is_empty() => {
-                let (mut ledger, before) = runs.swap_remove(run.index(runs.len()));
-                ledger.leave(&spent([before[0] + used[0], before[1] + used[1]]), now).expect("answers");
+                let (mut ledger, before, thread) = runs.swap_remove(run.index(runs.len()));
+                ledger.leave(&spent([before[0] + used[0], before[1] + used[1]], thread), now).expect("answers");
                 answers.push(format!("{:?}", ledger.totals(now)));
             }
             Event::Spend { .. } | Event::End { .. } => {}
         }
     }
+    let mut ledger = ledger::open(location, None, window.cloned(), now).expect("opens");
+    ledger.admit(&Request::default(), now).expect("answers");
+    answers.push(format!("{:?}", ledger.book().marks.iter().collect::<Vec<_>>()));
+    ledger.leave(&Handover::default(), now).expect("answers");
     let ledger = ledger::read(location, window.cloned(), None, now).expect("answers");
     let (book, mut alive) = ledger.as_ref().map(|ledger| (ledger.book(), ledger.alive(classes))).expect("exists");
     alive.iter_mut().for_each(|run| run.id.clear());
@@ -172,7 +181,8 @@ proptest! {
             let address = Address::parse(&server.ledger(&format!("n{at}")), None, Duration::from_secs(60), None);
             let address = Location::Server(Box::new(address.expect("an address")));
             // The first event creates both ledgers.
-            let first = [Event::Start { name: None, reservation: Amounts::default(), rooms: Vec::new(), must_fit: true }];
+            let (rooms, must_fit, thread) = (Vec::new(), true, 0);
+            let first = [Event::Start { name: None, reservation: Amounts::default(), rooms, must_fit, thread }];
             let events = [&first[..], events].concat();
             let window = window.as_ref();
             prop_assert_eq!(answers(&address, window, &events), answers(&file, window, &events));
@@ -276,6 +286,84 @@ fn usage_is_counted_once_wherever_an_answer_is_cut_off() {
     }
     assert_eq!((counted(&location), proxy.cuts()), (want, 2 * (1..400).step_by(7).count()));
     assert_eq!(status(&location, &[]).0["alive"], serde_json::json!([]));
+}
+
+#[test]
+fn a_thread_is_counted_once_wherever_an_answer_is_cut_off() {
+    let Some((server, location)) = ledger() else { return };
+    let proxy = Proxy::to(server.port, Duration::ZERO);
+    let mut input = 0;
+    for bytes in (1..400).step_by(13) {
+        proxy.cut_after(bytes);
+        input += 10;
+        let process = threads::process(threads::THREAD, &[[input, 0, 0], [input + 5, 0, 0]]);
+        let ran = run_with(proxy.ledger("nightly"), &["-q", "-l", "1M", "-m", "block"], &process);
+        assert_eq!(ran.code(), Some(0), "cut after {bytes}: {}", ran.err);
+        input += 5;
+        assert_eq!(counted(&location), input, "cut after {bytes}");
+    }
+}
+
+#[test]
+fn a_call_that_comes_twice_does_not_take_back_the_mark_of_another_run() {
+    let Some((server, location)) = ledger() else { return };
+    let proxy = Proxy::to(server.port, Duration::ZERO);
+    let now = budget_tee::ledger::worker::unix_now();
+    let [mut first, mut second] = [proxy.ledger("nightly"), location].map(|location| {
+        let address = Address::parse(&location, None, Duration::from_secs(60), None).expect("an address");
+        let mut ledger = ledger::open(&Location::Server(Box::new(address)), None, None, now).expect("opens");
+        ledger.admit(&Request::default(), now).expect("answers");
+        ledger
+    });
+    proxy.drop_answers(true);
+    assert!(first.step(&spent([250, 0], 0), now).is_err(), "the answer is lost");
+    proxy.drop_answers(false);
+    let other = Handover { marks: spent([750, 0], 0).marks, ..spent([500, 0], 0) };
+    second.step(&other, now).expect("answers");
+    first.step(&spent([250, 0], 0), now).expect("answers");
+    assert_eq!(hash(&server, "threads"), [THREADS[0], "750 0 0 0 0"]);
+}
+
+#[test]
+fn a_thread_is_counted_whole_where_the_server_is_unreachable_at_the_start() {
+    let location = format!("redis://127.0.0.1:{}/0/nightly", free_port());
+    threads::without_its_ledger_a_run_counts_a_thread_whole(location.as_ref());
+}
+
+#[test]
+fn a_server_that_comes_back_empty_is_told_the_marks_of_a_run_under_way() {
+    let Some((mut server, location)) = ledger() else { return };
+    let mut run = waiting(&location, &["-q"]);
+    for (thread, input) in [("a", 100), ("b", 200)] {
+        run.pass(&threads::process(thread, &[]));
+        run.pass(&threads::turn([input, 0, 0]));
+    }
+    wait_for(&location, 300);
+    server.ask::<()>(&["FLUSHALL"]);
+    server.kill();
+    server.restart();
+    run.pass(&threads::turn([201, 0, 0]));
+    wait_for(&location, 301);
+    assert_eq!(hash(&server, "threads"), ["a", "100 0 0 0 0", "b", "201 0 0 0 0"]);
+    assert_eq!(run.end(), Some(0));
+    for (thread, input) in [("a", 101), ("b", 202)] {
+        assert_eq!(run_with(&location, &["-q"], &threads::process(thread, &[[input, 0, 0]])).code(), Some(0));
+    }
+    assert_eq!(counted(&location), 303);
+}
+
+#[test]
+fn threads_on_a_server_are_bounded_and_the_newest_stay() {
+    let Some((server, location)) = ledger() else { return };
+    for run in 0..5 {
+        let ids = (run * 250..run * 250 + 250).map(|n| threads::process(&format!("t{n}"), &[[1, 0, 0]]));
+        assert_eq!(run_with(&location, &["-q"], &ids.collect::<String>()).code(), Some(0));
+    }
+    // They are forgotten before others are added: one more run makes room.
+    assert_eq!(run_with(&location, &["-q"], &threads::process("last", &[[1, 0, 0]])).code(), Some(0));
+    let [threads, by_time] = ["threads", "threads:at"].map(|key| format!("budget-tee:{{nightly}}:{key}"));
+    assert_eq!((server.ask::<u64>(&["HLEN", &threads]), server.ask::<u64>(&["ZCARD", &by_time])), (1025, 1025));
+    assert!(server.ask::<bool>(&["HEXISTS", &threads, "t1249"]) && !server.ask::<bool>(&["HEXISTS", &threads, "t0"]));
 }
 
 #[test]
@@ -506,24 +594,30 @@ fn a_reservation_whose_answer_is_lost_expires_soon() {
 #[test]
 fn a_key_of_the_wrong_type_never_counts_usage_twice() {
     let Some((server, location)) = ledger() else { return };
-    for (n, key) in ["days", "hours:at", "seconds:rev", "models", "ever"].iter().enumerate() {
+    for (n, key) in ["days", "hours:at", "seconds:rev", "models", "ever", "threads", "threads:at"].iter().enumerate() {
         let key = format!("budget-tee:{{nightly}}:{key}");
         let mut run = waiting(&location, &["-q", "-l", "1M"]);
-        run.pass(&assistant("a", 50));
+        run.pass(&assistant("a", 40));
+        run.pass(&threads::process(&format!("t{n}"), &[]));
+        run.pass(&threads::turn([10, 0, 0]));
         wait_for(&location, 100 * n as u64 + 50);
         server.ask::<()>(&["RENAME", &key, "kept"]);
         server.ask::<()>(&["SET", &key, "x"]);
-        run.pass(&assistant("b", 50));
+        run.pass(&assistant("b", 40));
+        run.pass(&threads::turn([20, 0, 0]));
         let refused = script_calls(&server);
         while script_calls(&server) < refused + 3 {}
         server.ask::<()>(&["RENAME", "kept", &key]);
         assert_eq!(run.end(), Some(0));
+        // The thread has nothing new.
+        let again = threads::process(&format!("t{n}"), &[[20, 0, 0]]);
+        assert_eq!(run_with(&location, &["-q"], &again).code(), Some(0));
         for window in ["5m", "1h", "7d", "60d"] {
             assert_eq!(status(&location, &["-w", window]).0["counted"], 100 * (n as u64 + 1), "{key} {window}");
         }
         assert_eq!(
             (counted(&location), &status(&location, &[]).0["models"]["m"]["input"]),
-            (100 * (n as u64 + 1), &(100 * (n as u64 + 1)).into())
+            (100 * (n as u64 + 1), &(80 * (n as u64 + 1)).into())
         );
     }
 }
@@ -762,8 +856,11 @@ fn a_ledger_expires_as_configured() {
     };
     let mut run = waiting(&location, &["-q", "-l", "1M", "--ledger-expiry", "2h"]);
     run.pass(&assistant("a", 10));
+    run.pass(&threads::turn([10, 0, 0]));
+    run.pass(&threads::process(threads::THREAD, &[]));
+    run.pass(&threads::turn([10, 0, 0]));
     assert_eq!(run.end(), Some(0));
-    assert!(ttls().len() >= 12 && ttls().iter().all(|ttl| (7100..=7200).contains(ttl)), "{:?}", ttls());
+    assert!(ttls().len() >= 18 && ttls().iter().all(|ttl| (7100..=7200).contains(ttl)), "{:?}", ttls());
     // The expiry applies to all runs until one of them sets another.
     assert_eq!(run_with(&location, &["-q"], &assistant("a", 10)).code(), Some(0));
     assert!(ttls().iter().all(|ttl| (7100..=7200).contains(ttl)), "{:?}", ttls());

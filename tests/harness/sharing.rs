@@ -27,6 +27,17 @@ macro_rules! shared_ledger_tests {
             a_grant_to_one_command_raises_its_budget_alone,
             the_limits_and_the_window_of_the_runs_are_kept,
         }
+        shared_ledger_tests! {
+            $ledger, threads:
+            a_resumed_thread_counts_what_is_new,
+            threads_and_processes_in_one_stream_are_told_apart,
+            block_mode_does_not_stop_a_resumed_thread_for_its_earlier_turns,
+            a_price_holds_for_what_is_new_of_a_thread,
+            a_thread_of_a_killed_run_is_neither_lost_nor_counted_twice,
+            a_run_under_way_does_not_take_back_the_mark_of_another,
+            ids_of_threads_from_a_hostile_stream_do_no_harm,
+            so_many_threads_are_remembered,
+        }
     };
     ($ledger:expr, $in:ident: $($test:ident),+ $(,)?) => {
         $(#[test]

@@ -78,8 +78,9 @@ pub(crate) struct Recorded {
     pub(crate) born: String,
 }
 
-/// The sums that a run with this window needs, those that bind it first; or all that a report shows.
-fn looks(window: Option<&Window>, now: f64, is_report: bool) -> Vec<Look> {
+/// What a call wants to see: the sums that a run with this window needs, those that bind it first; at its
+/// start the marks of threads, too; or all that a report shows.
+fn looks(window: Option<&Window>, now: f64, verb: Verb) -> Vec<Look> {
     let back = |seconds: f64| Duration::try_from_secs_f64(seconds).map_or(FIGURE_MAX, milliseconds);
     let own = match window {
         Some(Window::Last(length)) => Look { back: back(*length), ..Look::at(level_of(window)) },
@@ -87,11 +88,13 @@ fn looks(window: Option<&Window>, now: f64, is_report: bool) -> Vec<Look> {
         Some(window) => Look { begins: window.begins(now).map(milliseconds_at), ..Look::at(level_of(window.into())) },
         None => Look::at(EVER),
     };
-    if !is_report {
-        return vec![own];
-    }
     let pace = Look { back: back(PACE_OVER[0]), ..Look::at(MINUTES) };
-    vec![own, Look::at(EVER), Look { level: "models", ..Look::at(EVER) }, pace]
+    let all = |level| Look { level, ..Look::at(EVER) };
+    match verb {
+        Verb::Admit => vec![own, all("threads")],
+        Verb::Read => vec![own, Look::at(EVER), all("models"), pace],
+        Verb::Step | Verb::Leave | Verb::Grant => vec![own],
+    }
 }
 
 /// What is the same in all calls of a run.
@@ -114,6 +117,8 @@ pub(crate) struct Call<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     expiry: Option<u64>,
     models: Vec<Figures<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    threads: Vec<ThreadFigures<'a>>,
     told: Vec<Figures<'a>>,
     told_in: &'a str,
     estimate: [u64; 2],
@@ -129,6 +134,20 @@ pub(crate) struct Call<'a> {
 
 /// A model with what was spent on it: input, output, cache write, cache read, micro-dollars.
 type Figures<'a> = (&'a str, [u64; 5]);
+
+/// A thread with its mark, and whether that is news; else it is only for a ledger that does not know the thread.
+type ThreadFigures<'a> = (&'a str, [u64; 4], bool);
+
+/// The marks that have changed since they were `recorded`; all of them on a new connection, since the server
+/// may have lost something.
+fn thread_figures<'a>(handover: &'a Handover, recorded: &'a Handover, is_fresh: bool) -> Vec<ThreadFigures<'a>> {
+    let changes = handover.changes(recorded).filter(|(_, _, is_new)| is_fresh || *is_new);
+    changes
+        .map(|(id, Tokens { input, output, cache_write, cache_read }, is_new)| {
+            (id, [input, output, cache_write, cache_read].map(|figure| figure.min(FIGURE_MAX)), is_new)
+        })
+        .collect()
+}
 
 fn figures(models: &Tally<String>) -> Vec<Figures<'_>> {
     let spent = models.iter().filter(|(_, spend)| !spend.is_zero());
@@ -205,6 +224,7 @@ impl<'a> Call<'a> {
             lease: milliseconds(if verb == Verb::Admit { terms.lease.min(FIRST_LEASE) } else { terms.lease }),
             expiry: terms.expiry.map(milliseconds),
             models: figures(&handover.spend),
+            threads: thread_figures(handover, &recorded.handover, revision.0.is_empty()),
             told: figures(&recorded.handover.spend),
             told_in: &recorded.born,
             estimate: [request.reservation.tokens, request.reservation.micro_usd].map(|figure| figure.min(FIGURE_MAX)),
@@ -213,7 +233,7 @@ impl<'a> Call<'a> {
             rooms: rooms.collect(),
             // They are kept at the start; each step of the run would only say them again.
             limits: request.limits.iter().filter(|_| verb == Verb::Admit).map(limit).collect(),
-            look: looks(terms.member.window.as_ref(), now, verb == Verb::Read),
+            look: looks(terms.member.window.as_ref(), now, verb),
             born: revision.0,
             since: revision.1,
         }
@@ -300,6 +320,10 @@ impl Answer {
             let sum = five(sum);
             if of == "models" {
                 book.set_model(field, sum);
+                continue;
+            }
+            if of == "threads" {
+                book.marks.set(field, sum.tokens);
                 continue;
             }
             let (span, name) = field.split_once(' ').map_or((field.as_str(), None), |(span, name)| (span, Some(name)));

@@ -25,10 +25,14 @@ local LEVELS = {
 -- What a run used is remembered for so long after it was last heard of, and after its end: what it
 -- tells again meanwhile, after an answer that was lost, must not count twice.
 local SILENT, ENDED = 7 * DAY, HOUR
+-- How many threads are remembered: those whose marks were set last.
+local THREADS_MAX = 1024
 
 -- Every key of the ledger, except those of its runs, and its kind.
 local MODELS, LEASES, LIMITS, GRANTS = P .. ':models', P .. ':leases', P .. ':limits', P .. ':grants'
 local KINDS = { [P] = 'hash', [MODELS] = 'hash', [LEASES] = 'zset', [LIMITS] = 'hash', [GRANTS] = 'zset' }
+local THREADS, THREADS_AT = P .. ':threads', P .. ':threads:at'
+KINDS[THREADS], KINDS[THREADS_AT] = 'hash', 'zset'
 for name, level in pairs(LEVELS) do
     level.key = P .. ':' .. name
     KINDS[level.key], KINDS[level.key .. ':rev'], KINDS[level.key .. ':at'] = 'hash', 'zset', 'zset'
@@ -100,8 +104,30 @@ local function recall()
     redis.call('HSET', run, 'spent', text(sum), unpack(fields))
 end
 
--- Records what the run used since it last told. Every sum that this changes is marked with a new
--- revision.
+-- Forgets the oldest threads where there are too many, before others are added. Fails where a key is of
+-- another kind.
+local function forget_threads()
+    redis.call('HEXISTS', THREADS, '')
+    for _, old in ipairs(redis.call('ZRANGE', THREADS_AT, 0, -1 - THREADS_MAX)) do
+        redis.call('HDEL', THREADS, old)
+        redis.call('ZREM', THREADS_AT, old)
+    end
+end
+
+-- Remembers how far threads have come, with the spend that brought them there. A call that comes twice, or
+-- late, brings none: what it says of a thread is old.
+local function remember(threads, has_spent)
+    for _, thread in ipairs(threads) do
+        local id, mark, is_news = unpack(thread)
+        if has_spent and is_news or redis.call('HEXISTS', THREADS, id) == 0 then
+            redis.call('HSET', THREADS, id, string.format('%.0f %.0f %.0f %.0f 0', unpack(mark)))
+            redis.call('ZADD', THREADS_AT, now, id)
+        end
+    end
+end
+
+-- Records what the run used since it last told, and returns whether that was anything. Every sum that this
+-- changes is marked with a new revision.
 local function spend()
     local more = { 0, 0, 0, 0, 0 }
     local changed = {}
@@ -118,7 +144,7 @@ local function spend()
         end
     end
     if #changed == 0 then
-        return
+        return false
     end
     -- First what may be done twice, and what reads, then what adds: where a key is of another kind or a
     -- right is missing, nothing was added.
@@ -153,6 +179,7 @@ local function spend()
     for _, sum in ipairs(sums) do
         redis.call('HSET', sum[1], sum[2], sum[3])
     end
+    return true
 end
 
 -- When what a look counts begins, in milliseconds; 0 where everything counts.
@@ -320,7 +347,10 @@ if call.verb == 'admit' then
     end
 elseif writes then
     recall()
-    spend()
+    if call.threads then
+        forget_threads()
+    end
+    remember(call.threads or {}, spend())
     if call.verb == 'leave' then
         redis.call('HSET', run, 'ended', '1')
         redis.call('EXPIRE', run, ENDED)
