@@ -35,7 +35,7 @@ pub struct Amount {
 }
 
 /// What every error about an amount says.
-const WANTED: &str = "want tokens such as 5000, 5,000, 5k, 1.5M, 2G, or dollars such as 2.50usd";
+const WANTED: &str = "want tokens (5000, 5,000, 5k, 1.5M, 2G) or dollars (2.50usd)";
 
 impl FromStr for Amount {
     type Err = String;

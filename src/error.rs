@@ -9,7 +9,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level::signal_name;
 
-use crate::show::text::{clean_os, reason, without_number};
+use crate::show::text::{because, clean_os, reason, without_number};
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Exit {
 #[derive(Debug)]
 pub enum Error {
     /// Bad options, environment variables or configuration, or a ledger that cannot be used; the
-    /// text is the message.
+    /// text is the message, with its notes on lines of their own.
     Failed(String),
     /// What is named as the ledger is something else, and must stay as it is: nothing starts, in any mode.
     NoLedger(String),
@@ -104,7 +104,7 @@ pub enum Error {
 impl Error {
     /// Something could not be done to a file: `cannot open ledger spend.ndjson: Permission denied`.
     pub fn file(doing: &str, path: impl AsRef<OsStr>, why: impl Into<io::Error>) -> Error {
-        Error::Failed(format!("cannot {doing} {}: {}", clean_os(path), reason(why)))
+        Error::Failed(because(format_args!("cannot {doing} {}", clean_os(path)), reason(why)))
     }
 
     /// Something could not be done: `cannot write to stdout: No space left on device`.
@@ -131,7 +131,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Failed(message) | Error::NoLedger(message) => f.write_str(message),
-            Error::Command(name, why) => write!(f, "cannot run {name}: {}", without_number(&why.to_string())),
+            Error::Command(name, why) => {
+                f.write_str(&because(format_args!("cannot run {name}"), without_number(&why.to_string())))
+            }
             Error::ReaderGone => Ok(()),
         }
     }

@@ -71,7 +71,7 @@ fn write_summary(job: &mut Job, mut file: OutputFile, exit: Exit, started: Syste
     match json.map_err(io::Error::from).and_then(|json| file.write(&json)) {
         Ok(()) => exit,
         Err(error) => {
-            job.say(&Error::file("write", file.path(), error).to_string());
+            job.say(&Error::file("write summary", file.path(), error).to_string());
             // Whoever asked for a summary must not take a run without one for a success; a failure that is
             // worse keeps its code.
             if exit.is_success() { Exit::Failed } else { exit }
@@ -91,7 +91,7 @@ fn report_status(task: StatusTask) -> Result<Exit, Error> {
         Some(ledger) => (ledger.book(), ledger.alive(run.classes), ledger.time(now)),
         None => {
             // A ledger that no run has made yet is an empty one; but its name may be mistyped.
-            Screen::say_only(&format!("there is no ledger {location} yet"));
+            Screen::say_only(&ledger::missing(&location));
             (&empty, Vec::new(), now)
         }
     };
@@ -111,7 +111,7 @@ fn grant(task: &GrantTask) -> Result<Exit, Error> {
     let GrantTask { location, name, amounts } = task;
     let mut ledger = ledger::open_there(location)?;
     if !ledger.grant(name.as_deref(), *amounts, unix_now())? {
-        return Err(Error::Failed(format!("there is no ledger {location} yet")));
+        return Err(Error::Failed(ledger::missing(location)));
     }
     Ok(Exit::Done)
 }

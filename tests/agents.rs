@@ -37,7 +37,8 @@ const STREAMS: [Stream; 12] = [
         tokens: [850, 100, 50, 1200],
         messages: 3,
         micro_usd: None,
-        said: "Codex tells its usage at the end of a turn, with the thread's earlier turns; budgets bind there",
+        said: "Codex reports usage at the end of a turn: budgets take effect then\nbudget-tee: note: of a resumed thread \
+               the earlier turns are counted too",
     },
     Stream {
         agent: "opencode",
@@ -106,7 +107,7 @@ const STREAMS: [Stream; 12] = [
         tokens: [1500, 210, 0, 600],
         messages: 1,
         micro_usd: None,
-        said: "Gemini tells its usage at the end; budgets bind there",
+        said: "Gemini reports usage at the end only: budgets take effect then",
     },
     Stream {
         agent: "Droid",
@@ -118,7 +119,7 @@ const STREAMS: [Stream; 12] = [
         tokens: [5400, 156, 20, 600],
         messages: 1,
         micro_usd: None,
-        said: "Droid tells its usage at the end; budgets bind there",
+        said: "Droid reports usage at the end only: budgets take effect then",
     },
     Stream {
         agent: "Cursor",
@@ -155,7 +156,7 @@ const STREAMS: [Stream; 12] = [
         tokens: [0; 4],
         messages: 0,
         micro_usd: None,
-        said: "GitHub Copilot CLI does not tell its usage in its stream: nothing is counted",
+        said: "GitHub Copilot CLI does not report its usage: nothing is counted",
     },
     Stream {
         agent: "a transcript of Claude Code",
@@ -268,7 +269,7 @@ fn a_total_that_is_not_the_sum_is_told_once() {
     let line = r#"{"type":"step_finish","sessionID":"s","part":{"tokens":{"total":5,"input":1,"output":1}}}"#;
     let (ran, summary) = summary(&["-q"], text(&[line, line]).as_bytes());
     assert_eq!(tokens(&summary), [2, 2, 0, 0]);
-    assert_eq!(ran.err, "budget-tee: opencode tells another total than the sum of its parts, which are counted\n");
+    assert_eq!(ran.err, "budget-tee: opencode's total is not the sum of its parts: the parts are counted\n");
 }
 
 #[test]
@@ -354,7 +355,7 @@ fn the_advice_names_the_arguments_of_the_agent_that_is_run() {
     for (program, advice) in [
         ("codex", "run codex exec --json"),
         ("gemini", "run gemini --output-format stream-json"),
-        ("kimi", "Kimi CLI does not tell its usage in its stream"),
+        ("kimi", "Kimi CLI does not report its usage in its stream"),
         ("other", "run claude with --output-format stream-json --verbose"),
     ] {
         let path = folder.path().join(program);

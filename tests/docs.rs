@@ -442,7 +442,7 @@ fn usage_errors_do_not_mislead() {
     for (args, wanted, unwanted) in [
         (&["--", "-p", "hi"][..], "what follows -- is a command with its arguments", "cannot run"),
         (&["--limt", "5"], "a similar argument exists: '--limit'", "as a value"),
-        (&["--limit", "1,5"], "want tokens such as 5000, 5,000, 5k", "panicked"),
+        (&["--limit", "1,5"], "want tokens (5000, 5,000, 5k, 1.5M, 2G) or dollars", "panicked"),
         #[cfg(not(feature = "redis"))]
         (&["--offline-grace", "3s"], "built with --features redis", "similar"),
     ] {

@@ -44,7 +44,7 @@ fn block_mode_stops_after_the_line_that_exceeds_the_limit() {
         assert_eq!(output.status.code(), Some(122));
         assert_eq!(output.stdout, lines(&input, 3).as_bytes());
         let err = String::from_utf8_lossy(&output.stderr);
-        assert!(err.contains("overall budget exceeded: ≥ 5,001 of 5,000 tokens used, 101 %"), "{err}");
+        assert!(err.contains("overall budget exceeded: ≥ 5,001 of 5,000 tokens, 101 %"), "{err}");
     }
 }
 
@@ -68,7 +68,7 @@ fn the_file_offset_is_left_after_the_last_forwarded_byte() {
 fn warn_mode_forwards_everything_and_warns_once() {
     let ran = run(&["-q", "--limit", "5000"], stream().as_bytes());
     assert_eq!((ran.code(), ran.out.as_slice()), (Some(0), stream().as_bytes()));
-    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    assert_eq!(ran.messages(), 1, "{}", ran.err);
     assert!(ran.err.contains("exceeded"), "{}", ran.err);
 }
 
@@ -161,7 +161,7 @@ fn options_override_the_environment_and_empty_variables_are_ignored() {
 fn aliases_work_like_their_options() {
     let args = ["--overall-token-budget", "5k", "--budget-enforcement-mode", "block", "--disable-budget-visuals"];
     let ran = run(&args, stream().as_bytes());
-    assert_eq!((ran.code(), ran.err.lines().count()), (Some(122), 1));
+    assert_eq!((ran.code(), ran.messages()), (Some(122), 1));
     let ran = run(&["-l", "5k", "-m", "block", "--max-tokens-per-command", "6k"], b"");
     assert_eq!(ran.code(), Some(121));
 }
@@ -378,7 +378,7 @@ fn a_summary_is_replaced_as_a_whole_at_the_end() {
 fn a_summary_that_cannot_be_written_is_a_failure() {
     let ran = run(&["-q", "--summary", "/dev/full"], stream().as_bytes());
     assert_eq!((ran.code(), ran.out.len()), (Some(125), stream().len()));
-    assert!(ran.err.contains("cannot write /dev/full: No space left on device"), "{}", ran.err);
+    assert!(ran.err.contains("cannot write summary /dev/full: No space left on device"), "{}", ran.err);
 }
 
 #[test]
@@ -546,9 +546,10 @@ fn github_actions_gets_annotations() {
     };
     let warned = said(&["-q", "-l", "4k"]);
     assert!(warned.contains("::warning title=budget-tee::overall budget exceeded: "), "{warned}");
-    assert!(warned.contains(" 126 %25; going on"), "{warned}");
+    assert!(warned.contains(" 126 %25%0Anote: going on"), "{warned}");
     let stopped = said(&["-q", "-l", "4k", "-m", "block"]);
     assert!(stopped.contains("::error title=budget-tee::overall budget exceeded"), "{stopped}");
+    assert!((warned + &stopped).lines().all(|line| line.starts_with("::")), "{stopped}");
     let usage = said(&["-l", "5x"]);
     assert!(usage.starts_with("::error title=budget-tee::invalid value '5x'") && usage.lines().count() == 1, "{usage}");
 }

@@ -20,10 +20,11 @@ fn check_message(input: &[u8], message: &str) {
         (&["-q", "-m", "block", "-l", "1M"], 125),
         (&["-q", "-m", "block", "-n", "/a", "-b", "/a=1usd"], 125),
     ] {
-        let Ran { status, out, err } = run(args, input);
-        assert_eq!((status.code(), out.as_slice()), (Some(code), input), "{args:?}: {err}");
-        let lines = err.lines().filter(|line| !line.contains("no budget binds this run"));
-        assert!(lines.count() == 1 && err.contains(message), "{args:?}: {err}");
+        let ran = run(args, input);
+        let unbound = ran.err.matches("no budget binds this run").count();
+        let Ran { ref out, ref err, .. } = ran;
+        assert_eq!((ran.code(), out.as_slice()), (Some(code), input), "{args:?}: {err}");
+        assert!(ran.messages() - unbound == 1 && err.contains(message), "{args:?}: {err}");
     }
 }
 
@@ -36,14 +37,14 @@ fn the_report_says_that_block_mode_failed() {
 #[test]
 fn a_stream_that_cannot_be_counted_is_named_at_its_first_line() {
     let advice = "--output-format stream-json --verbose";
-    check_message(b"Hello!\nworld\n", "line 1 is no JSON record (\"Hello!\")");
+    check_message(b"Hello!\nworld\n", "line 1 is not a JSON record (\"Hello!\")");
     check_message(b"Hello!\n", advice);
-    check_message(b"\n\n  \nno newline at the end", "line 4 is no JSON record");
-    check_message(b"{\"type\":\"user\"}\nnot {\"JSON\"\n", "line 2 is no JSON record (\"not {\"JSON\"\")");
+    check_message(b"\n\n  \nno newline at the end", "line 4 is not a JSON record");
+    check_message(b"{\"type\":\"user\"}\nnot {\"JSON\"\n", "line 2 is not a JSON record (\"not {\"JSON\"\")");
     check_message("\u{1b}[31m\u{9b}2J\u{202e}evil\u{7}".repeat(1000).as_bytes(), "(\"[31m2Jevil");
     check_message(b"[1,2,3]\n", advice);
     check_message(b"{\"type\":\"thread.begun\"}\n", "line 1 is JSON of an unknown kind (thread.begun)");
-    check_message(b"{\"a\":1}\n", "line 1 is JSON of an unknown kind; run claude");
+    check_message(b"{\"a\":1}\n", "line 1 is JSON of an unknown kind\nbudget-tee: note: run claude");
     check_message(b"[{\"type\":\"x\\u001b[2J\"},{\"type\":\"y\"}]", "line 1 is JSON of an unknown kind (x[2J)");
     check_message(
         b"event: ping\nid: 1\n: comment\ndata: {\"type\":\"ping\"}\n\n",
@@ -63,17 +64,20 @@ fn a_stream_that_cannot_be_counted_is_named_at_its_first_line() {
 
 #[test]
 fn a_stream_without_usage_is_explained_at_its_end() {
-    check_message(b"", "no usage in the stream; run claude with --output-format stream-json --verbose");
-    check_message(b"\n\n", "no usage in the stream; run claude");
-    check_message(b"{\"type\":\"user\"}\n", "no usage in the stream; run claude");
-    check_message(b"[\n]\n", "no usage in the stream; run claude");
+    check_message(
+        b"",
+        "no usage in the stream\nbudget-tee: note: run claude with --output-format stream-json --verbose",
+    );
+    check_message(b"\n\n", "no usage in the stream\nbudget-tee: note: run claude");
+    check_message(b"{\"type\":\"user\"}\n", "no usage in the stream\nbudget-tee: note: run claude");
+    check_message(b"[\n]\n", "no usage in the stream\nbudget-tee: note: run claude");
     let begun = b"{\"type\":\"system\",\"subtype\":\"init\",\"session_id\":\"s\"}\n";
-    check_message(begun, "no usage in the stream: it ended after its init line\n");
-    check_message(&[b"[\n" as &[u8], begun, b"]\n"].concat(), "it ended after its init line\n");
+    check_message(begun, "no usage in the stream: it ended after its init record\n");
+    check_message(&[b"[\n" as &[u8], begun, b"]\n"].concat(), "it ended after its init record\n");
     // A kind that a later version may write.
     check_message(
         &[b"{\"type\":\"news\",\"session_id\":\"s\"}\n", &begun[..]].concat(),
-        "it ended after its init line\n",
+        "it ended after its init record\n",
     );
 }
 
@@ -88,7 +92,7 @@ fn the_message_comes_with_the_line_and_not_at_the_end() {
     let mut stdin = child.stdin.take().expect("piped");
     stdin.write_all(b"Hello!\n").expect("written");
     let message = read_until(child.stderr.as_mut().expect("piped"), "\n");
-    assert!(message.contains("line 1 is no JSON record"), "{message}");
+    assert!(message.contains("line 1 is not a JSON record"), "{message}");
     // Usage may come all the same.
     stdin.write_all(assistant("m", 7).as_bytes()).expect("written");
     drop(stdin);
@@ -121,7 +125,7 @@ fn a_wrapped_command_without_usage_fails_in_block_mode_only_where_it_had_succeed
 
 #[test]
 fn a_stream_that_ends_inside_a_record_is_pointed_out_once() {
-    let cut = "the stream ends inside a record";
+    let cut = "the stream was cut inside its last record";
     for (case, count) in [
         ("<7>\n{\"type\":\"assist", 1),
         ("<7>\n{", 1),

@@ -185,7 +185,7 @@ fn the_line_that_asks_is_the_last_one_and_the_message_says_what_is_missing() {
     let args = ["-q", "-l", "19k", "-m", "block", "--on-exceed", "echo hook: $BUDGET_TEE_BUDGET_REASON"];
     let (ran, summary) = summary(&args, input.as_bytes());
     assert_eq!((ran.code(), ran.out.as_slice()), (Some(122), lines[0].as_bytes()));
-    let told = "budget-tee: overall budget: 9,000 tokens left, next call needs ≥ 10,000; stopping\n";
+    let told = "budget-tee: overall budget: 9,000 tokens left, next call needs ≥ 10,000\nbudget-tee: note: stopping ";
     assert!(ran.err.contains(told), "{}", ran.err);
     assert!(ran.err.contains("hook: next-call\n"), "{}", ran.err);
     assert_eq!(summary["stopped_by"], "next_call");

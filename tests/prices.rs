@@ -149,18 +149,10 @@ fn a_table_of_names_and_the_price_that_each_gets() {
 fn an_unknown_model_is_told_once_with_what_it_was_priced_as() {
     let input = million("glm-5", "") + &million("glm-5", "");
     for (args, says, reports) in [
-        (&[][..], "glm-5 has no price; priced as claude-opus-5 (--unpriced)", "priced as claude-opus-5"),
-        (&["--unpriced", "haiku"], "glm-5 has no price; priced as haiku (--unpriced)", "priced as haiku"),
-        (
-            &["--unpriced", "highest"],
-            "glm-5 has no price; priced as claude-opus-4 (--unpriced)",
-            "priced as claude-opus-4",
-        ),
-        (
-            &["--unpriced", "zero"],
-            "glm-5 has no price; its cost is not counted (--unpriced zero)",
-            "its cost is not counted",
-        ),
+        (&[][..], "priced as claude-opus-5 (--unpriced); --prices sets its price", "priced as claude-opus-5"),
+        (&["--unpriced", "haiku"], "priced as haiku (--unpriced)", "priced as haiku"),
+        (&["--unpriced", "highest"], "priced as claude-opus-4 (--unpriced)", "priced as claude-opus-4"),
+        (&["--unpriced", "zero"], "its cost is not counted (--unpriced)", "its cost is not counted"),
     ] {
         let ran = run(&[&["-l", "1000usd"], args].concat(), input.as_bytes());
         assert_eq!(ran.err.matches(says).count(), 1, "{}", ran.err);

@@ -142,13 +142,17 @@ fn a_day_is_that_of_the_local_time_zone_even_where_it_changes_between_runs() {
     };
     let refused = start(6 * 3600);
     assert_eq!(refused.code(), Some(121));
-    assert!(refused.err.contains("not started; it resets at 00:00, or raise"), "{}", refused.err);
+    assert!(refused.err.contains("not started; wait until 00:00, or raise"), "{}", refused.err);
     assert_eq!(start(2 * 3600).code(), Some(0));
     let mut command = with(&path, &block);
     command.env("TZ", "Nowhere/Land");
     let unknown = harness::finish(command, NO_SPEND.as_bytes());
     assert_eq!(unknown.code(), Some(125));
-    assert!(unknown.err.contains("unknown time zone TZ=Nowhere/Land: set TZ to a name"), "{}", unknown.err);
+    assert!(
+        unknown.err.contains("unknown time zone TZ=Nowhere/Land\nbudget-tee: note: set TZ to a name"),
+        "{}",
+        unknown.err
+    );
 }
 
 #[test]

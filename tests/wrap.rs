@@ -249,7 +249,7 @@ fn a_blocked_stdout_does_not_delay_a_stop() {
 fn a_command_that_ends_just_as_it_is_stopped_is_not_an_error() {
     let ran = wrapped(BLOCK, &exceed());
     assert_eq!(ran.code(), Some(122));
-    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    assert_eq!(ran.messages(), 1, "{}", ran.err);
 }
 
 #[test]
@@ -616,7 +616,7 @@ const RESULT: &str = "echo '{\"type\":\"result\",\"session_id\":\"s\",\"usage\":
 fn linger_ends_a_command_that_stays_after_its_result() {
     let ran = wrapped(&["-q", "--linger", "0.1s"], &format!("{RESULT}; exec sleep 60"));
     assert_eq!(ran.code(), Some(0), "{}", ran.err);
-    assert!(ran.err.contains("has not ended after its result record"), "{}", ran.err);
+    assert!(ran.err.contains("runs on after its result record"), "{}", ran.err);
     // A command that exits with a code of its own keeps it.
     let script = format!("trap 'exit 7' TERM; {RESULT}; while :; do sleep 0.01; done");
     assert_eq!(wrapped(&["-q", "--linger", "0.1s"], &script).code(), Some(7));
@@ -726,15 +726,15 @@ fn a_program_on_node_that_exits_at_once_loses_nothing() {
 fn block_mode_says_that_no_budget_binds_the_run() {
     let script = format!("echo '{}'", assistant("a", 5000).trim_end());
     for (args, says) in [
-        (&["-m", "block"][..], "no budget binds this run, charged to sh; block mode will not stop it"),
-        (&["-m", "block", "-b", "/other=1k", "-n", "/this"], "charged to /this; block mode will not stop it"),
+        (&["-m", "block"][..], "which is charged to sh\nbudget-tee: note: block mode will not stop it"),
+        (&["-m", "block", "-b", "/other=1k", "-n", "/this"], "charged to /this\nbudget-tee: note: block mode will not"),
     ] {
         let ran = wrapped(&[&["-q"], args].concat(), &script);
-        assert_eq!((ran.code(), ran.err.lines().count()), (Some(0), 1), "{}", ran.err);
+        assert_eq!((ran.code(), ran.messages()), (Some(0), 1), "{}", ran.err);
         assert!(ran.err.contains(says), "{}", ran.err);
     }
     let ran = run(&["-q", "-m", "block"], assistant("a", 5).as_bytes());
-    assert!(ran.err.contains("charged to no command; block mode"), "{}", ran.err);
+    assert!(ran.err.contains("charged to no command\nbudget-tee: note: block mode"), "{}", ran.err);
     for args in [&["-m", "block", "-l", "1M"][..], &["-b", "/other=1k"]] {
         assert_eq!(wrapped(&[&["-q"], args].concat(), &script).err, "");
     }

@@ -1,4 +1,8 @@
-//! The texts of the help, long and brief, and what a usage error says beside them.
+//! The texts of the help, long and brief, and of usage errors.
+
+use std::error::Error as _;
+
+use crate::show::text::{clean, with_note};
 
 /// The version, with what the program was built with.
 #[cfg(feature = "redis")]
@@ -14,6 +18,12 @@ pub(crate) const ABOUT: &str = "\
 Counts the tokens of Claude Code's stream-JSON while it passes from stdin, or
 from the command that it runs, to stdout; shows the budgets on stderr; and in
 block mode stops the stream or ends the command at the limit.";
+
+/// What to say where there is no stream.
+pub(crate) const FORMS: &str = "use claude -p ... | budget-tee, or budget-tee -- claude -p ...";
+
+/// What to say of a usage error that does not say what is wanted.
+pub(crate) const SEE: &str = "see budget-tee --help";
 
 /// What stands below the options.
 pub(crate) const DETAILS: &str = "\
@@ -61,17 +71,33 @@ pub(crate) fn brief(table: clap::Command) -> String {
 #[cfg(not(feature = "redis"))]
 const OF_REDIS: [&str; 2] = ["--offline-grace", "--ledger-expiry"];
 
-/// What to say in place of a usage error whose words would mislead; `None` where they do not.
-pub(crate) fn better_error(text: &str) -> Option<String> {
+/// A usage error as a message: what is wrong, and in a note what is wanted.
+// clap's own text has a usage line of more than 80 columns, and repeats arguments with their control
+// characters.
+pub(crate) fn usage_error(error: &clap::Error) -> String {
+    let text = error.to_string();
     #[cfg(not(feature = "redis"))]
     if let Some(option) = OF_REDIS.iter().find(|option| text.contains(&format!("unexpected argument '{option}'"))) {
-        return Some(format!("{option} is an option of a budget-tee that is built with --features redis"));
+        return format!("{option} needs a budget-tee built with --features redis");
     }
-    // It would run a program of that name.
-    let is_wrong_tip = |line: &&str| line.contains("as a value, use '--");
-    let lines: Vec<_> = text.lines().collect();
-    lines
-        .iter()
-        .any(is_wrong_tip)
-        .then(|| lines.into_iter().filter(|line| !is_wrong_tip(line)).collect::<Vec<_>>().join("\n"))
+    let mut lines = text.lines().map(clean).map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let mut message = first.trim_start_matches("error: ").to_owned();
+    let mut notes = Vec::new();
+    // What the value's own parser says.
+    if let Some(wanted) = error.source().map(|why| clean(&why.to_string()))
+        && let Some(without) = message.strip_suffix(&format!(": {wanted}"))
+    {
+        (message, notes) = (without.to_owned(), vec![wanted]);
+    }
+    for line in lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information")) {
+        // This tip would run a program of the option's name.
+        if !line.contains("as a value, use '--") {
+            notes.push(line.trim_start_matches("tip: ").trim_matches(['[', ']']).to_owned());
+        }
+    }
+    if notes.is_empty() {
+        notes.push(SEE.to_owned());
+    }
+    notes.into_iter().fold(message, with_note)
 }

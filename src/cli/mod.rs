@@ -27,7 +27,9 @@ use crate::error::Error;
 #[cfg(feature = "redis")]
 use crate::ledger::{Location, redis::address::Address};
 use crate::show::screen::Bars;
-use crate::show::text::clean;
+#[cfg(feature = "redis")]
+use crate::show::text::with_note;
+use crate::show::text::{because, clean};
 
 /// The options; each doc comment is the help of its option.
 // Values are optional and have no default here: of several places that may give one, the last that
@@ -252,7 +254,7 @@ impl Options {
             let words = [program, &source.words].concat();
             let checked =
                 Options::from_words(&words).map_err(Error::from).and_then(|options| options.check_duplicates());
-            checked.map_err(|error| Error::Failed(format!("{}: {error}", source.name)))?;
+            checked.map_err(|error| Error::Failed(because(&source.name, error)))?;
         }
         let before: Vec<_> = before.into_iter().flat_map(|source| source.words).collect();
         let merged = Options::from_words(&[program, &before, own_words].concat())?;
@@ -283,9 +285,9 @@ impl Options {
     fn check_passwords(&self, words: &[OsString]) -> Result<(), Error> {
         let own = &words[..words.len() - self.command.len()];
         if own.iter().filter_map(|word| word.to_str()).any(Address::has_password) {
-            let message = "every user can read a password in an argument; give it in BUDGET_TEE_LEDGER_PASSWORD, or \
-                           the whole address in BUDGET_TEE_LEDGER or the --config file";
-            return Err(Error::Failed(message.to_owned()));
+            let message = "every user of this machine can read a password in an argument";
+            let note = "use BUDGET_TEE_LEDGER_PASSWORD, BUDGET_TEE_LEDGER or --config";
+            return Err(Error::Failed(with_note(message, note)));
         }
         Ok(())
     }
@@ -293,12 +295,7 @@ impl Options {
 
 impl From<clap::Error> for Error {
     fn from(error: clap::Error) -> Error {
-        // clap repeats the argument as it came, control characters included.
-        let text = error.to_string();
-        let text = help::better_error(&text).unwrap_or(text);
-        let lines = text.strip_prefix("error: ").unwrap_or(&text).lines().map(clean);
-        let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).collect();
-        Error::Failed(lines.join("\n"))
+        Error::Failed(help::usage_error(&error))
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::amount::Amount;
 use crate::cli::values::dollars;
 use crate::error::Error;
-use crate::show::text::clean_os;
+use crate::show::text::{because, clean_os, with_note};
 
 /// The environment variables that stand for options.
 const VARIABLES: [(&str, &str); 5] = [
@@ -68,7 +68,8 @@ pub(crate) fn time_zone() -> Result<TimeZone, Error> {
         // would go unnoticed.
         (Err(_), Some(name)) => {
             let name = clean_os(name);
-            Err(Error::Failed(format!("unknown time zone TZ={name}: set TZ to a name such as Europe/Berlin")))
+            let zone = format_args!("unknown time zone TZ={name}");
+            Err(Error::Failed(with_note(zone, "set TZ to a name such as Europe/Berlin")))
         }
     }
 }
@@ -88,7 +89,7 @@ pub(crate) fn config(path: &Path, table: &clap::Command) -> Result<Source, Error
         let found = table.get_arguments().find(|arg| is_default && arg.get_long() == Some(option));
         found.map(|arg| arg.get_action().takes_values())
     };
-    let words = words(&text, takes_value).map_err(|why| format!("{name}: {why}"))?;
+    let words = words(&text, takes_value).map_err(|why| because(&name, why))?;
     Ok(Source { name, words })
 }
 

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use crate::amount::{Amounts, Unit};
 use crate::budget::{Budget, Budgets, Estimate};
 use crate::cli::completions;
-use crate::cli::help::{self, USAGE};
+use crate::cli::help;
 use crate::cli::values::{FirstSignal, WindowForm, command_name, resumes};
 use crate::cli::{Options, sources};
 use crate::count::meter::Meter;
@@ -30,7 +30,7 @@ use crate::process::kill::KillPolicy;
 use crate::run::Run;
 use crate::show::output::OutputFile;
 use crate::show::screen::Screen;
-use crate::show::text::{Style, clean, clean_os};
+use crate::show::text::{Style, because, clean, clean_os, with_note};
 
 /// What budget-tee is asked to do.
 pub enum Task {
@@ -134,8 +134,8 @@ impl Options {
             return Ok(Task::Status(Box::new(StatusTask { location, run, window, zone, json: self.json, style })));
         }
         if self.command.is_empty() && rustix::termios::isatty(rustix::stdio::stdin()) {
-            let hint = format!("nothing to read: stdin is a terminal\nusage: {USAGE}\nTry budget-tee --help.");
-            return Err(Error::Failed(hint));
+            let message = with_note("nothing to read: stdin is a terminal", help::FORMS);
+            return Err(Error::Failed(with_note(message, help::SEE)));
         }
         let summary = self.summary_file()?;
         Ok(Task::Run(Box::new(RunTask {
@@ -196,19 +196,20 @@ impl Options {
         let mistakes = [
             (self.status && location.is_none(), "--status needs --ledger FILE, or BUDGET_TEE_LEDGER"),
             (!self.grant.is_empty() && location.is_none(), "--grant needs --ledger FILE, or BUDGET_TEE_LEDGER"),
-            (!self.grant.is_empty() && !self.command.is_empty(), "--grant runs no command"),
-            (!self.grant.is_empty() && self.status, "--grant and --status are two commands"),
+            (!self.grant.is_empty() && !self.command.is_empty(), "--grant takes no command to run"),
+            (!self.grant.is_empty() && self.status, "--grant and --status cannot be combined"),
             (self.window.is_some() && location.is_none(), "--window needs --ledger FILE, or BUDGET_TEE_LEDGER"),
             #[cfg(feature = "redis")]
             (self.offline_grace.is_some() && no_server, "--offline-grace needs a --ledger on a server"),
             #[cfg(feature = "redis")]
             (self.ledger_expiry.is_some() && no_server, "--ledger-expiry needs a --ledger on a server"),
-            (self.json && !self.status, "--json goes with --status"),
+            (self.json && !self.status, "--json needs --status"),
             (
                 self.command.first().is_some_and(|command| command.as_encoded_bytes().starts_with(b"-")),
-                "what follows -- is a command with its arguments: budget-tee [OPTIONS] -- claude -p ...",
+                "what follows -- is a command with its arguments\n\
+                 note: use budget-tee [OPTIONS] -- claude -p PROMPT ...",
             ),
-            (self.status && !self.command.is_empty(), "--status runs no command"),
+            (self.status && !self.command.is_empty(), "--status takes no command to run"),
             (
                 !self.command.is_empty() && matches!(self.signal, Some(FirstSignal(None))),
                 "--signal none is for a filter; a wrapped command is always ended",
@@ -226,7 +227,7 @@ impl Options {
         }
         // Not taken for a file's name: a run would seem to share its budgets and would not.
         #[cfg(not(feature = "redis"))]
-        return Err("a ledger on a server needs a budget-tee that is built with --features redis".to_owned().into());
+        return Err("a ledger on a server needs a budget-tee built with --features redis".to_owned().into());
         #[cfg(feature = "redis")]
         self.server(text)
     }
@@ -237,7 +238,7 @@ impl Options {
         let password = sources::variable("BUDGET_TEE_LEDGER_PASSWORD").and_then(|password| password.into_string().ok());
         let text = text.to_str().ok_or_else(|| "the address of a ledger must be UTF-8".to_owned())?;
         let address = Address::parse(text, password.as_deref(), grace, self.ledger_expiry);
-        let address = address.map_err(|why| format!("cannot use the ledger's address: {why}"))?;
+        let address = address.map_err(|why| because("cannot use the ledger's address", why))?;
         Ok(Location::Server(Box::new(address)))
     }
 
@@ -267,7 +268,7 @@ impl Options {
         let shown = self.prices.as_ref().map_or(String::new(), clean_os);
         let today = day(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs());
         let prices = Prices::new(own.as_deref(), &today, self.unpriced.clone());
-        let prices = prices.map_err(|bad| format!("bad prices in {shown}: {bad}"))?;
+        let prices = prices.map_err(|bad| because(format_args!("bad prices in {shown}"), bad))?;
         // The default has a row that is built in, unless the user's rows replace it. Looking it up at
         // every start would read the table for the many runs that never ask for a price.
         let may_lack_it = self.unpriced.is_some() || self.prices.is_some();
@@ -276,14 +277,15 @@ impl Options {
             && !prices.knows(model)
         {
             // Now, and not at the first model without a price, when the run is under way.
-            return Err(Error::Failed(format!("--unpriced: {} has no price either", clean(model))));
+            let message = format!("--unpriced: {} has no price either", clean(model));
+            return Err(Error::Failed(with_note(message, "want a model of the price table, highest or zero")));
         }
         Ok(prices)
     }
 
     fn summary_file(&self) -> Result<Option<OutputFile>, Error> {
         let Some(path) = &self.summary else { return Ok(None) };
-        OutputFile::new(path.clone()).map(Some).map_err(|error| Error::file("write", path, error))
+        OutputFile::new(path.clone()).map(Some).map_err(|error| Error::file("write summary", path, error))
     }
 
     fn uses_color(&self, stream: &impl anstream::stream::RawStream) -> bool {

@@ -14,7 +14,7 @@ use crate::ledger::window::Period;
 use crate::process::signals;
 
 /// The form that an error about a duration names.
-const DURATION: &str = "want a duration such as 10s, 0.5s, 30m, 5h, 7d";
+const DURATION: &str = "want a duration such as 90s, 0.5s, 30m, 5h or 7d";
 
 /// `NAME=AMOUNT`: the budget of one command.
 #[derive(Clone, Debug)]
@@ -80,8 +80,8 @@ pub(crate) fn window(text: &str) -> Result<WindowForm, String> {
         return Ok(WindowForm::Calendar(period));
     }
     match duration(text) {
-        Err(_) => Err(format!("{DURATION}, or day, week, month")),
-        Ok(Duration::ZERO) => Err("a window of no time contains nothing".to_owned()),
+        Err(_) => Err("want day, week, month or a duration such as 90s, 30m or 5h".to_owned()),
+        Ok(Duration::ZERO) => Err("a window of no time has no spend in it".to_owned()),
         Ok(window) => Ok(WindowForm::Rolling(window)),
     }
 }

@@ -134,16 +134,14 @@ fn read_row(row: usize, value: Value) -> Result<Row, BadRow> {
     };
     let mut price = |field: &str| {
         let value = fields.remove(field).ok_or_else(|| bad(field, "is missing"))?;
-        let why = "want dollars a million tokens, 0 or more, at most three decimals";
+        let why = "want dollars, at most 3 decimals";
         thousandths(&value).ok_or_else(|| bad(field, why))
     };
     let (input, output, read) = (price("input")?, price("output")?, price("cache_read")?);
     let (write_5m, write_1h) = (price("cache_write_5m")?, price("cache_write_1h")?);
     let mut factor = |field: &str| match fields.remove(field) {
         None => Ok(1000),
-        Some(value) => {
-            thousandths(&value).ok_or_else(|| bad(field, "want a factor, 0 or more, at most three decimals"))
-        }
+        Some(value) => thousandths(&value).ok_or_else(|| bad(field, "want a factor, at most 3 decimals")),
     };
     let rates = Rates { input, output, write_5m, write_1h, read, us: factor("us")?, fast: factor("fast")? };
     // A misspelt factor would stand at its default in silence.

@@ -20,7 +20,9 @@ use crate::ledger::compact::Compaction;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::lines::Lines;
 use crate::ledger::lock::{LifeLock, WriteLock, beside, is_at, open_checked, open_or_make};
-use crate::ledger::store::{Admission, Failure, Handover, LEDGER_WAIT, Member, Request, Retry, Store, Terms};
+use crate::ledger::store::{
+    Admission, Failure, Handover, LEDGER_WAIT, Member, Request, Retry, Store, Terms, made_anew,
+};
 use crate::show::text::clean_os;
 
 /// A ledger smaller than this is not summed up, in bytes: reading it takes a few milliseconds.
@@ -79,7 +81,7 @@ impl FileStore {
 
     fn of(file: File, path: &Path, member: Member) -> Result<Self, Error> {
         if !is_ledger(&file).map_err(|why| Error::file("read ledger", path, why))? {
-            let why = io::Error::other("its first line is no record of a ledger");
+            let why = io::Error::other("its first line is not a ledger record");
             return Err(Error::NoLedger(Error::file("use ledger", path, why).to_string()));
         }
         Ok(FileStore {
@@ -206,7 +208,7 @@ impl FileStore {
         }
         let file = open_or_make(&self.path)?;
         if !is_ledger(&file)? {
-            return Err(io::Error::other("it was replaced by a file that is no ledger"));
+            return Err(io::Error::other("it was replaced by a file that is not a ledger"));
         }
         (self.file, self.lines) = (file, Lines::default());
         self.book = Book::new(self.member.window.clone());
@@ -367,8 +369,7 @@ impl Store for FileStore {
 
     fn note(&mut self) -> Option<String> {
         let location = clean_os(&self.path);
-        std::mem::take(&mut self.is_anew)
-            .then(|| format!("ledger {location} was made anew: it no longer has what runs that have ended spent"))
+        std::mem::take(&mut self.is_anew).then(|| made_anew(&location))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::ledger::worker::{Worker, unix_now};
 use crate::ledger::{self, Location};
 use crate::process::wake::lock;
 use crate::run::{Run, Unreachable};
-use crate::show::text::{plural, reason, seconds};
+use crate::show::text::{because, plural, reason, seconds, with_note};
 
 /// How often to look whether a call has been under way for too long.
 // Nobody wakes the watch for that: the thread that could is waiting for the call.
@@ -83,7 +83,7 @@ impl Keeper {
         let request = Request { reservation, classes: run.classes, rooms, limits, mode: run.mode };
         let must_stop = request.must_fit() && !request.rooms.is_empty();
         let mut keeper = Keeper::start(location, window, run, request)
-            .map_err(|why| Error::Failed(format!("cannot use ledger {location}: {}", reason(why))))?;
+            .map_err(|why| Error::Failed(because(format_args!("cannot use ledger {location}"), reason(why))))?;
         keeper.must_stop = must_stop;
         match keeper.await_start() {
             Ok(admission) => {
@@ -100,7 +100,7 @@ impl Keeper {
             }
             Err(Failure { message, retry: Retry::Never }) => Err(Error::NoLedger(message)),
             Err(Failure { message, retry }) if run.mode == Mode::Warn => {
-                let messages = vec![format!("{message}; going on without (--mode warn)")];
+                let messages = vec![with_note(message, "going on without the ledger (--mode warn)")];
                 let opened = Opened { messages, ..Opened::without_ledger(run, estimate) };
                 // A server that nobody listens at may be started later; a file that cannot be used stays so.
                 if retry == Retry::Later && !keeper.post.mailbox().is_remote() {
@@ -111,7 +111,7 @@ impl Keeper {
                 keeper.post.mailbox().is_reported = true;
                 Ok(Opened { keeper: Some(keeper), ..opened })
             }
-            Err(failure) => Err(Error::Failed(format!("{failure}; not started (--mode block)"))),
+            Err(failure) => Err(Error::Failed(with_note(failure, "not started: --mode block needs the ledger"))),
         }
     }
 
@@ -213,7 +213,7 @@ impl Keeper {
         let stop = self.unreachable();
         changed |= stop.is_some_and(|stop| self.stop_if_due(&mut lock(run), stop));
         let (is_silent, why) = self.news_of_outage();
-        messages.extend(why.map(|why| format!("{why}; going on{}", self.how_long(&lock(run)))));
+        messages.extend(why.map(|why| with_note(why, self.how_long(&lock(run)))));
         // Else it is called by the thread.
         let check = (self.limited || is_silent).then(|| Instant::now() + CHECK);
         self.check_at = check.into_iter().chain(self.wake_at(is_silent)).min();
@@ -259,15 +259,16 @@ impl Keeper {
     /// What to report of a ledger at the first look.
     fn first_look(&self, view: &View) -> Vec<String> {
         let mut messages = Vec::new();
-        if view.has_foreign {
-            messages.push("the ledger has entries of a newer budget-tee, which are not counted".to_owned());
-        }
-        // Said once, at the start: a line that is no record may be a budget's worth of spend.
         let location = &self.location;
-        match view.broken {
-            0 => {}
-            1 => messages.push(format!("1 line of ledger {location} is no record and does not count")),
-            n => messages.push(format!("{} of ledger {location} are no records and do not count", plural(n, "line"))),
+        if view.has_foreign {
+            let message = format!("ledger {location} has records of a newer budget-tee");
+            messages.push(with_note(message, "they are not counted; update this budget-tee to count them"));
+        }
+        // Said once, at the start: a line that is not a record may be a budget's worth of spend.
+        if view.broken > 0 {
+            let are = if view.broken == 1 { "is not a record" } else { "are not records" };
+            let message = format!("{} of ledger {location} {are}", plural(view.broken, "line"));
+            messages.push(with_note(message, "lines that are not records are not counted"));
         }
         messages
     }
@@ -297,11 +298,11 @@ impl Keeper {
 
     /// How long the run goes on without a ledger that is unreachable.
     fn how_long(&self, run: &Run) -> String {
-        let Some((_, grace)) = self.unreachable() else { return String::new() };
+        let Some((_, grace)) = self.unreachable() else { return "going on without the ledger".to_owned() };
         if run.has_reservation_left(self.reservation) {
-            format!(" for {} within the reservation (--offline-grace)", seconds(grace.as_secs_f64()))
+            format!("going on for {} within the reservation (--offline-grace)", seconds(grace.as_secs_f64()))
         } else {
-            " until it uses more, since the reservation is used up (--estimate)".to_owned()
+            "going on until it uses more: no reservation left (--estimate)".to_owned()
         }
     }
 
@@ -338,7 +339,8 @@ impl Keeper {
         let missing = Classes::default().count(&missing.tokens);
         // Else only the end is missing, and the reservation ends with the process, or with its lease.
         if !is_over && missing > 0 {
-            messages.push(format!("{why}; {missing} tokens of this run are not in it"));
+            let missing = plural(missing, "token");
+            messages.push(with_note(why, format_args!("{missing} of this run are not in the ledger")));
         }
         Some(messages)
     }

@@ -12,6 +12,7 @@ use crate::count::marks::Marks;
 use crate::count::tokens::Spend;
 use crate::ledger::store::{Admission, Failure, Handover, Terms};
 use crate::process::wake::{Wake, lock};
+use crate::show::text::because;
 
 /// How long a ledger may take to answer before it counts as unreachable.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
@@ -117,8 +118,13 @@ impl Mailbox {
     pub(crate) fn why(&self, location: &str, time: Duration) -> String {
         match &self.outage {
             Some(outage) => outage.failure.message.clone(),
-            None if time < Duration::from_secs(1) => format!("cannot reach ledger {location}: it has not answered yet"),
-            None => format!("cannot reach ledger {location}: it has not answered for {} s", time.as_secs()),
+            None => {
+                let why = match time.as_secs() {
+                    0 => "no answer yet".to_owned(),
+                    seconds => format!("no answer for {seconds} s"),
+                };
+                because(format_args!("cannot reach ledger {location}"), why)
+            }
         }
     }
 }

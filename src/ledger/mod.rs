@@ -34,7 +34,7 @@ use crate::ledger::file::FileStore;
 use crate::ledger::redis::{ServerStore, address::Address};
 use crate::ledger::store::{Member, Store};
 use crate::ledger::window::Window;
-use crate::show::text::clean_os;
+use crate::show::text::{clean_os, with_note};
 
 /// Where a ledger is. It is shown without its password.
 #[derive(Clone, Debug)]
@@ -89,9 +89,14 @@ pub fn open_there(location: &Location) -> Result<Box<dyn Store>, Error> {
     if let Location::File(path) = location
         && !path.exists()
     {
-        return Err(Error::Failed(format!("there is no ledger {location} yet")));
+        return Err(Error::Failed(missing(location)));
     }
     open(location, None, None, worker::unix_now())
+}
+
+/// What to say of a ledger that there is not.
+pub fn missing(location: &Location) -> String {
+    with_note(format_args!("there is no ledger {location} yet"), "the first run with this --ledger makes it")
 }
 
 /// Reads a ledger for a report; `None` where there is none. Without a window it is read in the one that it

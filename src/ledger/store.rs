@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::ledger::book::{Book, OpenRun};
 use crate::ledger::limits::Limit;
 use crate::ledger::window::Window;
+use crate::show::text::with_note;
 
 /// How long the start and the end of a run may wait for a ledger.
 // Locks are held for microseconds and servers answer in milliseconds: after this, something hangs.
@@ -48,6 +49,12 @@ pub enum Retry {
     Later,
     /// It is no ledger, and nothing may start.
     Never,
+}
+
+/// What to say of a ledger that was removed, or lost by its server, while a run uses it.
+pub(crate) fn made_anew(location: &str) -> String {
+    let message = format!("ledger {location} was made anew during this run");
+    with_note(message, "what runs that had ended spent is no longer in it")
 }
 
 impl From<Error> for Failure {

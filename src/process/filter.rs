@@ -132,7 +132,7 @@ impl Origin for Filter {
         }
         let over = self.writers.is_none() && (self.end.is_some() || self.leaves);
         if !over && self.explain_at.take_if(|due| *due <= now).is_some() {
-            watch.job.say("reading on until the writer closes the pipe; Ctrl-C again to end at once");
+            watch.job.say("waiting for the writer to close the pipe; Ctrl-C again ends at once");
         }
         over.then(|| self.exit())
     }

@@ -112,6 +112,9 @@ impl Hooks {
 
     /// Leaves alone the hooks that still run. Returns what to report of them.
     pub(crate) fn abandon(&mut self) -> Vec<String> {
-        self.running.drain(..).map(|(_, option)| format!("the command of {option} is still running")).collect()
+        self.running
+            .drain(..)
+            .map(|(_, option)| format!("the command of {option} is still running and is left alone"))
+            .collect()
     }
 }

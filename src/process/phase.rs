@@ -123,7 +123,7 @@ impl Closing {
     /// A signal ends the wait. Returns how budget-tee exits.
     fn called_off(self, signal: i32, job: &mut Job) -> Exit {
         if self.ledger.is_some() {
-            job.say("not waiting for the ledger, which may lack the last of what was spent");
+            job.say("not waiting for the ledger; the last tokens may be missing in it");
         }
         match self.exit {
             Exit::Done | Exit::Child(_) => Exit::Signal(signal),

@@ -218,7 +218,7 @@ impl Wrap {
             self.idle_turn = turn.map(|turn| (turn, now));
         }
         if self.lingers_until().is_some_and(|due| due <= now) {
-            job.say("the command has not ended after its result record; ending it (--linger)");
+            job.say("the command runs on after its result record; ending it (--linger)");
             self.end_for(EndReason::Lingers, job);
         }
     }
@@ -281,7 +281,7 @@ impl Wrap {
             let sent = sent_to(signal, count);
             match self.reaps {
                 true => job.say(&format!("what the command left running has not ended; {sent}")),
-                false => job.say(&format!("the command has not ended; {sent} of it")),
+                false => job.say(&format!("the command has not ended; {sent}")),
             }
         }
     }
@@ -317,7 +317,7 @@ impl Wrap {
                 _ if gone => return Some(self.exit(watch.job)),
                 Some(signal) => self.send(signal, watch.job),
                 None => {
-                    watch.job.say("some processes of the command have not ended even after KILL");
+                    watch.job.say("some processes of the command have not ended, even after KILL");
                     return Some(self.exit(watch.job));
                 }
             }

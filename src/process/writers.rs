@@ -114,7 +114,7 @@ impl Writers {
         if now >= self.search_at || none_known {
             let all: Vec<Pid> = pids().collect();
             if !all.contains(&getpid()) {
-                job.say("cannot find the writers of stdin, which may go on: /proc is not readable");
+                job.say("cannot read /proc to find the writers of stdin, which may go on");
                 return true;
             }
             self.take_in(self.search(all.into_iter(), &lineage(), job.hooks.groups()));
@@ -128,7 +128,7 @@ impl Writers {
         if self.ending.take_due(now) {
             let Some(signal) = self.ending.next() else {
                 let some_are_left = !self.found.is_empty();
-                job.say_all(some_are_left.then(|| "some writers have not ended even after KILL".to_owned()));
+                job.say_all(some_are_left.then(|| "some writers of stdin have not ended, even after KILL".to_owned()));
                 return true;
             };
             self.send(signal, job, now);
@@ -141,7 +141,7 @@ impl Writers {
     fn send(&mut self, signal: Signal, job: &mut Job, now: Instant) {
         self.found.iter().for_each(|writer| writer.signal(signal));
         if !self.found.is_empty() {
-            job.say(&format!("the writer has not ended; {}", sent_to(signal, self.found.len())));
+            job.say(&format!("the writer of stdin has not ended; {}", sent_to(signal, self.found.len())));
         }
         self.ending = Ending::new(signal, self.policy.grace, now);
     }

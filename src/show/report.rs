@@ -14,7 +14,7 @@ use crate::count::tokens::{Class, Classes, Spend, Tokens};
 use crate::error::{Exit, Outcome};
 use crate::run::{Notice, Run, StopReason, Unreachable};
 use crate::show::bar::{NAME_MAX, budget_lines, is_lower_bound};
-use crate::show::text::{Style, plural, seconds};
+use crate::show::text::{Style, plural, seconds, with_note};
 use crate::stream::course::NoUsage;
 use crate::stream::dialect::{Adds, Dialect, Tells, agent_named};
 use crate::stream::foreign::Foreign;
@@ -23,7 +23,7 @@ use crate::stream::foreign::Foreign;
 // The usual reason is that options are missing: `claude -p` alone prints text.
 fn advice(run: &Run) -> String {
     match run.program.as_deref().and_then(agent_named) {
-        Some(Dialect { agent, tells: Tells::Never, .. }) => format!("{agent} does not tell its usage in its stream"),
+        Some(Dialect { agent, tells: Tells::Never, .. }) => format!("{agent} does not report its usage in its stream"),
         Some(Dialect { program, arguments, .. }) => format!("run {program} {arguments}"),
         None => "run claude with --output-format stream-json --verbose".to_owned(),
     }
@@ -38,7 +38,12 @@ const SAMPLE_MAX: usize = 24;
 pub(crate) fn unbound(run: &Run, style: Style) -> Option<String> {
     let binds = run.mode == Mode::Warn || run.budgets.binding().next().is_some();
     let name = run.name.as_deref().map_or("no command".to_owned(), |name| style.label(name, NAME_MAX));
-    (!binds).then(|| format!("no budget binds this run, charged to {name}; block mode will not stop it"))
+    let set = match (run.budgets.all().is_empty(), &run.name) {
+        (false, None) => "set --limit or --name",
+        _ => "set --limit or --command-budget",
+    };
+    let message = format!("no budget binds this run, which is charged to {name}");
+    (!binds).then(|| with_note(message, format_args!("block mode will not stop it; {set}")))
 }
 
 /// The text of a notice, without the program's name before it.
@@ -51,28 +56,35 @@ pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
         }
         Notice::Budget(Threshold::Limit, budget, lower) => {
             let (name, used) = (name(budget, style), used(budget, *lower, style));
-            format!("{name} exceeded: {used} used, {} %; {}", budget.percent(), then(run, "stopping"))
+            let message = format!("{name} exceeded: {used}, {} %", budget.percent());
+            with_note(message, then(run, "stop it", "raise the budget to allow more"))
         }
         Notice::NextCall(budget, need) => {
             let left = in_full(budget.unit, budget.remaining());
             let need = in_full(budget.unit, *need);
             let need = style.at_least(true, need.trim_end_matches(" tokens"));
-            format!("{}: {left} left, next call needs {need}; stopping", name(budget, style))
+            let message = format!("{}: {left} left, next call needs {need}", name(budget, style));
+            with_note(message, "stopping (--mode block); raise the budget or use --stop after")
         }
         Notice::Unfit(unfit) => unfitting(unfit, run, style),
         Notice::Unreachable(Unreachable::Grace(grace)) => {
             let grace = seconds(grace.as_secs_f64());
-            format!("the ledger has been unreachable for {grace} (--offline-grace); stopping (--mode block)")
+            let message = format!("the ledger has been unreachable for {grace} (--offline-grace)");
+            with_note(message, "stopping (--mode block)")
         }
         Notice::Unreachable(Unreachable::Reservation) => {
-            "the ledger is unreachable and the reservation is used up (--estimate); stopping (--mode block)".to_owned()
+            let message = "the ledger is unreachable and the reservation is used up (--estimate)";
+            with_note(message, "stopping (--mode block); a larger --estimate reserves more")
         }
         Notice::Finding(finding) => finding_text(finding, run, style),
         Notice::Foreign(line, foreign) => foreign_text(*line, foreign, run, style),
-        Notice::Cut => "the stream ends inside a record: it was cut, and that record is not counted".to_owned(),
-        Notice::NoUsage(NoUsage::Init) => "no usage in the stream: it ended after its init line".to_owned(),
+        Notice::Cut => "the stream was cut inside its last record, which is not counted".to_owned(),
+        Notice::NoUsage(NoUsage::Init) => with_note(
+            "no usage in the stream: it ended after its init record",
+            "the agent ended before its first message; see its own errors",
+        ),
         Notice::NoUsage(NoUsage::Cut) => "no usage in the stream before it was cut".to_owned(),
-        Notice::NoUsage(NoUsage::Unknown) => format!("no usage in the stream; {}", advice(run)),
+        Notice::NoUsage(NoUsage::Unknown) => with_note("no usage in the stream", advice(run)),
     }
 }
 
@@ -82,24 +94,28 @@ fn foreign_text(line: u64, foreign: &Foreign, run: &Run, style: Style) -> String
     let line = exact(line);
     match foreign {
         Foreign::Compressed(with) => format!("the stream is compressed ({with}): decompress it to count it"),
-        Foreign::Utf16 => "the stream is UTF-16: convert it to count it (iconv -f UTF-16 -t UTF-8)".to_owned(),
+        Foreign::Utf16 => with_note("the stream is UTF-16: convert it to count it", "iconv -f UTF-16 -t UTF-8"),
         Foreign::Text(text) => {
-            format!("line {line} is no JSON record (\"{}\"); {advice}", style.label(text, SAMPLE_MAX))
+            with_note(format_args!("line {line} is not a JSON record (\"{}\")", style.label(text, SAMPLE_MAX)), advice)
         }
         Foreign::Json(Some(kind)) => {
-            format!("line {line} is JSON of an unknown kind ({}); {advice}", style.label(kind, SAMPLE_MAX))
+            let kind = style.label(kind, SAMPLE_MAX);
+            with_note(format_args!("line {line} is JSON of an unknown kind ({kind})"), advice)
         }
+        Foreign::Json(None) => with_note(format_args!("line {line} is JSON of an unknown kind"), advice),
         Foreign::Agent(Dialect { agent, tells: Tells::Never, .. }) => {
-            format!("{agent} does not tell its usage in its stream: nothing is counted")
+            format!("{agent} does not report its usage: nothing is counted")
         }
         Foreign::Agent(Dialect { agent, adds: Adds::Cumulative, .. }) => {
-            format!("{agent} tells its usage at the end of a turn, with the thread's earlier turns; budgets bind there")
+            let message = format!("{agent} reports usage at the end of a turn: budgets take effect then");
+            with_note(message, "of a resumed thread the earlier turns are counted too")
+        }
+        Foreign::Agent(Dialect { agent, .. }) => {
+            format!("{agent} reports usage at the end only: budgets take effect then")
         }
         Foreign::Resumed(Dialect { agent, .. }) => {
-            format!("{agent} tells its usage at the end of a turn; budgets bind there")
+            format!("{agent} reports usage at the end of a turn: budgets take effect then")
         }
-        Foreign::Agent(Dialect { agent, .. }) => format!("{agent} tells its usage at the end; budgets bind there"),
-        Foreign::Json(None) => format!("line {line} is JSON of an unknown kind; {advice}"),
     }
 }
 
@@ -118,53 +134,69 @@ fn used(budget: &Budget, is_lower_bound: bool, style: Style) -> String {
     format!("{used} of {}", in_full(budget.unit, budget.limit))
 }
 
-/// What follows: `block` in block mode.
+/// What follows: warn mode goes on, where block mode would `do_so`; block mode stops, and `advice` is for then.
 // It names the option each time: whoever reads the line in a log wonders why the run went on.
-fn then(run: &Run, block: &str) -> String {
+fn then(run: &Run, do_so: &str, advice: &str) -> String {
     match run.mode {
-        Mode::Warn => "going on (--mode warn)".to_owned(),
-        Mode::Block => format!("{block} (--mode block)"),
+        Mode::Warn => format!("going on (--mode warn); --mode block would {do_so}"),
+        Mode::Block => format!("stopping (--mode block); {advice}"),
     }
 }
 
 fn unfitting(Unfit { budget, estimate, reserved }: &Unfit, run: &Run, style: Style) -> String {
     let others = match reserved {
         0 => String::new(),
-        reserved => format!(", {} reserved by other runs", in_full(budget.unit, *reserved)),
+        reserved => format!(", {} reserved by others", in_full(budget.unit, *reserved).trim_end_matches(" tokens")),
     };
+    let resets = run.resets.trim_start_matches("resets ").trim_start_matches("at ");
+    // A smaller estimate does not help where nothing is left.
+    let is_used_up = budget.remaining() == 0;
     let then = match run.mode {
-        Mode::Warn => then(run, ""),
-        Mode::Block if run.resets.is_empty() => "not started; raise the limit or lower --estimate".to_owned(),
-        Mode::Block => format!("not started; it {}, or raise the limit or lower --estimate", run.resets),
+        Mode::Warn => then(run, "not start it", ""),
+        Mode::Block if !resets.is_empty() => format!("not started; wait until {resets}, or raise the budget"),
+        Mode::Block if is_used_up => "not started (--mode block); raise the budget".to_owned(),
+        Mode::Block => "not started; raise the budget or lower --estimate".to_owned(),
     };
     let (estimate, name) = (in_full(budget.unit, *estimate), name(budget, style));
-    format!("estimate of {estimate} does not fit into the {name}: {} used{others}; {then}", used(budget, false, style))
+    let figures = used(budget, false, style);
+    if is_used_up {
+        return with_note(format_args!("{name} is used up: {figures}"), then);
+    }
+    let message = format!("estimate of {estimate} does not fit into the {name}");
+    with_note(with_note(message, format_args!("{figures} used{others}")), then)
 }
 
 fn finding_text(finding: &Finding, run: &Run, style: Style) -> String {
     match finding {
-        Finding::Blind => "no message has reported tokens so far (a gateway?): live counting is blind, and budgets \
-             bind at the result record only"
-            .to_owned(),
+        Finding::Blind => {
+            let message = "no message has reported tokens so far: a gateway may leave them out";
+            with_note(message, "budgets take effect at the result record only")
+        }
         Finding::Unpriced(model) => {
             let (model, priced) = (style.shown(model), priced_as(run, style));
             match run.meter.prices().unpriced() {
-                Unpriced::Refuse => format!("{model} has no price (--unpriced refuse); {}", then(run, "stopping")),
-                Unpriced::Zero => format!("{model} has no price; {priced} (--unpriced zero)"),
-                Unpriced::Highest | Unpriced::As(_) => format!("{model} has no price; {priced} (--unpriced)"),
+                Unpriced::Refuse => {
+                    let message = format!("{model} has no price (--unpriced refuse)");
+                    with_note(message, then(run, "stop it", "--prices sets its price"))
+                }
+                Unpriced::Zero | Unpriced::Highest | Unpriced::As(_) => {
+                    let message = format!("{model} has no price");
+                    with_note(message, format_args!("{priced} (--unpriced); --prices sets its price"))
+                }
             }
         }
         Finding::TotalDiffers(agent) => {
-            format!("{agent} tells another total than the sum of its parts, which are counted")
+            format!("{agent}'s total is not the sum of its parts: the parts are counted")
         }
         Finding::CarriedOver(tokens) => {
             let all = exact(Classes::default().count(tokens));
             let Tokens { input, output, cache_write, cache_read } = tokens;
             // By class, so that one can see in the vendor's figures what was left out.
-            format!(
-                "resumed session: took off {all} tokens that earlier processes spent (input {input}, output {output}, \
-                 cache-write {cache_write}, cache-read {cache_read})"
-            )
+            let message = format!("resumed session: {all} tokens of earlier processes are taken off");
+            let classes =
+                [("input", input), ("output", output), ("cache-write", cache_write), ("cache-read", cache_read)];
+            let classes = classes.map(|(class, tokens)| format!("{class} {tokens}"));
+            with_note(message, classes.join(", "))
         }
     }
 }

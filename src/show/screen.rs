@@ -229,23 +229,23 @@ impl Screen {
         }
     }
 
-    /// Prints a line where there is no screen yet.
+    /// Prints a message where there is no screen yet.
     pub fn say_only(text: &str) {
         let mut screen = Screen::new(true, Bars::Auto, false, false);
         screen.say(text, Severity::Error);
         screen.finish("");
     }
 
-    /// Prints a line, with the program's name before it; the bars make way.
+    /// Prints a message, with the program's name before each line; the bars make way.
     pub(crate) fn say(&mut self, text: &str, severity: Severity) {
         let fresh_line = self.fresh_line();
         self.at_line_start = true;
-        let line = match (self.is_actions, severity) {
-            (false, _) => format!("budget-tee: {text}"),
-            (true, Severity::Warning) => format!("::warning title=budget-tee::{}", annotation(text)),
-            (true, Severity::Error) => format!("::error title=budget-tee::{}", annotation(text)),
+        let lines = match (self.is_actions, severity) {
+            (false, _) => text.lines().map(|line| format!("budget-tee: {line}\n")).collect(),
+            (true, Severity::Warning) => format!("::warning title=budget-tee::{}\n", annotation(text)),
+            (true, Severity::Error) => format!("::error title=budget-tee::{}\n", annotation(text)),
         };
-        self.put_lines(&format!("{fresh_line}{line}\n"), Duration::ZERO);
+        self.put_lines(&(fresh_line + &lines), Duration::ZERO);
     }
 
     /// Prints the report in place of the bars, where it is wanted.

@@ -128,8 +128,11 @@ pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
         let _ = writeln!(out, "{}", left(status, budget, style));
     }
     if status.book.broken() > 0 {
-        let _ =
-            writeln!(out, "broken    {} that are no records and do not count", plural(status.book.broken(), "line"));
+        let _ = writeln!(
+            out,
+            "broken    {} that are not records and are not counted",
+            plural(status.book.broken(), "line")
+        );
     }
     out
 }

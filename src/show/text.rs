@@ -1,9 +1,11 @@
-//! Text for people: cleaning what comes from outside, measuring and cutting it, durations.
+//! Text for people: cleaning what comes from outside, measuring and cutting it, messages of two lines,
+//! durations.
 //!
 //! Everything that arrives in a stream, a ledger or an argument is hostile until it has passed
 //! through [`clean`]: it could steer the terminal otherwise.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -86,6 +88,22 @@ pub(crate) fn reason(error: impl Into<io::Error>) -> String {
 // The coreutils do not print it, and the words say the same.
 pub(crate) fn without_number(text: &str) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// The columns of a message that the program's name before it leaves.
+const MESSAGE_WIDTH: usize = 80 - "budget-tee: ".len();
+
+/// A message with a second line that says what follows from it, or what to do.
+// Of a terminal's 80 columns a message gets no more: a line that wraps is cut by the next redraw of the bars,
+// and nobody reads its end in a log. Each line has the program's name, so that each can be found.
+pub(crate) fn with_note(message: impl Display, note: impl Display) -> String {
+    format!("{message}\nnote: {note}")
+}
+
+/// `cannot open ledger spend.ndjson: Permission denied`; the reason is a note where one line cannot hold both.
+pub(crate) fn because(what: impl Display, why: impl Display) -> String {
+    let line = format!("{what}: {why}");
+    if line.lines().next().unwrap_or_default().width() <= MESSAGE_WIDTH { line } else { with_note(what, why) }
 }
 
 /// `1 line`, `2 lines`, with the number in digit groups.

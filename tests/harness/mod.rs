@@ -63,6 +63,11 @@ impl Ran {
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
+
+    /// How many messages are on stderr, however many notes each has.
+    pub fn messages(&self) -> usize {
+        self.err.lines().filter(|line| !line.starts_with("budget-tee: note: ")).count()
+    }
 }
 
 /// Runs budget-tee to its end with `input` on stdin.

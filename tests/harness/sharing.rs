@@ -182,7 +182,11 @@ pub fn warn_mode_reports_usage_of_other_runs_and_continues(path: &OsStr) {
     assert_eq!(run_with(path, &["-q"], &assistant("a", 5000)).code(), Some(0));
     let ran = run_with(path, &["-q", "-l", "4k"], &assistant("b", 10));
     assert_eq!(ran.code(), Some(0));
-    assert!(ran.err.contains("estimate") && ran.err.contains("exceeded: ≥ 5,010 of 4,000"), "{}", ran.err);
+    assert!(
+        ran.err.contains("overall budget is used up: 5,000 of 4,000") && ran.err.contains("exceeded: ≥ 5,010 of 4,000"),
+        "{}",
+        ran.err
+    );
 }
 
 pub fn killed_runs_lose_at_most_the_last_second_and_add_nothing(path: &OsStr) {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
-use crate::show::text::clean;
+use crate::show::text::{clean, with_note};
 
 /// The schemes of an address: plain, and with TLS.
 const SCHEMES: [&str; 4] = ["redis://", "rediss://", "valkey://", "valkeys://"];
 
 /// The form wanted of an address.
-const FORM: &str = "want redis://HOST[:PORT]/DB/NAME, or rediss:// for TLS; NAME of letters, digits and . _ -; \
-                    other characters of a password as %XX";
+const FORM: &str = "want redis://HOST[:PORT]/DB/NAME, or rediss:// for TLS\n\
+                    note: NAME: letters, digits and . _ -; others in a password as %XX";
 
 /// How much longer a lease is than a run may go on without the server.
 // Its reservation is still held when it finds the server again.
@@ -62,7 +62,7 @@ impl Address {
         }
         let settings = info.redis_settings();
         if settings.username().is_some() && settings.password().is_none() {
-            return Err("it has a user and no password; give it in BUDGET_TEE_LEDGER_PASSWORD".to_owned());
+            return Err(with_note("it has a user and no password", "set BUDGET_TEE_LEDGER_PASSWORD"));
         }
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         // The braces are a hash tag: a cluster keeps keys with the same one on one server, as a script needs.

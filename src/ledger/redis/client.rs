@@ -8,7 +8,7 @@ use crate::ledger::mailbox::PATIENCE;
 use crate::ledger::redis::address::Address;
 use crate::ledger::redis::protocol::{Answer, Call};
 use crate::ledger::store::{Failure, Retry};
-use crate::show::text::{clean, without_number};
+use crate::show::text::{because, clean, without_number};
 
 /// A server, and the connection to it.
 pub(crate) struct ServerClient {
@@ -66,12 +66,10 @@ impl ServerClient {
         let text = match error.kind() {
             ErrorKind::Io if error.is_timeout() => silent(PATIENCE),
             ErrorKind::Io if error.is_connection_dropped() && !error.is_connection_refusal() => {
-                "it closes the connection".to_owned()
+                "the server closes the connection".to_owned()
             }
             ErrorKind::Io => without_number(&error.to_string()),
-            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-                "its answer cannot be read; is it a Redis server?".to_owned()
-            }
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => "unreadable answer; is it a Redis server?".to_owned(),
             _ => error.detail().unwrap_or(error.category()).to_owned(),
         };
         // The server adds the script's line and hash, which help nobody.
@@ -80,7 +78,7 @@ impl ServerClient {
             error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
         let why = clean(text) + if wants_password { " (BUDGET_TEE_LEDGER_PASSWORD)" } else { "" };
         let doing = if is_io { "reach" } else { "use" };
-        let message = format!("cannot {doing} ledger {}: {why}", self.location);
+        let message = because(format_args!("cannot {doing} ledger {}", self.location), why);
         Failure { message, retry: if is_final(error) { Retry::Later } else { Retry::Soon } }
     }
 }
@@ -92,7 +90,7 @@ impl std::fmt::Debug for ServerClient {
 }
 
 fn silent(time: Duration) -> String {
-    format!("it has not answered for {} s", time.as_secs())
+    format!("no answer for {} s", time.as_secs())
 }
 
 /// Whether it may be gone with the next try.

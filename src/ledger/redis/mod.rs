@@ -17,8 +17,8 @@ use crate::ledger::book::{Book, OpenRun};
 use crate::ledger::redis::address::Address;
 use crate::ledger::redis::client::{ServerClient, is_hiccup};
 use crate::ledger::redis::protocol::{Answer, Call, CallTerms, Recorded, Verb};
-use crate::ledger::store::{Admission, Failure, Handover, Member, Request, Store, Terms};
-use crate::show::text::reason;
+use crate::ledger::store::{Admission, Failure, Handover, Member, Request, Store, Terms, made_anew};
+use crate::show::text::{because, reason};
 
 /// What others have spent is asked for this often, where it matters.
 // What is fetched is on its way for a while, and the run must see it within a second.
@@ -52,7 +52,8 @@ impl ServerStore {
     /// Prepares to use the ledger at `address`; the server is not called yet.
     pub(crate) fn open(address: &Address, member: Member) -> Result<Self, Error> {
         let client = ServerClient::new(address).map_err(std::io::Error::other);
-        let client = client.map_err(|why| Error::Failed(format!("cannot use ledger {address}: {}", reason(why))))?;
+        let client =
+            client.map_err(|why| Error::Failed(because(format_args!("cannot use ledger {address}"), reason(why))))?;
         Ok(ServerStore {
             book: Book::new(member.window.clone()),
             terms: CallTerms { member, lease: address.lease(), expiry: address.expiry },
@@ -170,7 +171,6 @@ impl Store for ServerStore {
 
     fn note(&mut self) -> Option<String> {
         let location = &self.client.location;
-        std::mem::take(&mut self.is_reborn)
-            .then(|| format!("ledger {location} was made anew: it no longer has what runs that have ended spent"))
+        std::mem::take(&mut self.is_reborn).then(|| made_anew(location))
     }
 }
