@@ -110,3 +110,21 @@ fn an_annotation_is_one_line_with_its_notes() {
     assert!(ran.err.starts_with("::error title=budget-tee::estimate of 6,000 tokens does not fit"), "{}", ran.err);
     assert_eq!((ran.err.lines().count(), ran.err.matches("%0Anote: ").count()), (1, 2), "{}", ran.err);
 }
+
+#[test]
+fn a_narrow_terminal_breaks_no_word() {
+    let (ours, theirs) = harness::terminal(40);
+    let mut command = harness::budget_tee(&["-l", "15k", "-m", "block", "--bars", "off", "--color", "never"]);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), tool_use("a", 9_000)).expect("written");
+    command.stdin(file.reopen().expect("opens")).stdout(std::process::Stdio::null()).stderr(theirs);
+    assert_eq!(command.status().expect("runs").code(), Some(122));
+    drop(command);
+    let shown = harness::all_of(ours).replace("\r\n", "\n");
+    assert!(shown.lines().all(|line| line.chars().count() <= 40), "{shown}");
+    for whole in
+        ["budget-tee: overall budget: 6,000 tokens\n          left, next", "  60%   ≥ 9.0K / 15.0K\n", "cache-write"]
+    {
+        assert!(shown.contains(whole), "{whole}\n{shown}");
+    }
+}

@@ -191,7 +191,7 @@ fn the_line_that_asks_is_the_last_one_and_the_message_says_what_is_missing() {
     assert_eq!(summary["stopped_by"], "next_call");
     assert_eq!(summary["budgets"][0]["exceeded"], false);
     let ran = run(&["-l", "19k", "-m", "block"], input.as_bytes());
-    assert!(ran.err.contains("stopped before a call that does not fit: 1 message"), "{}", ran.err);
+    assert!(ran.err.contains("stopped before the next call: 1 message"), "{}", ran.err);
     let ran = run(&["-q", "-l", "19k", "-m", "block", "--stop", "after"], input.as_bytes());
     assert_eq!((ran.code(), ran.out.as_slice()), (Some(122), input.as_bytes()));
     assert!(ran.err.contains("exceeded: ≥ 22,000 of 19,000"), "{}", ran.err);

@@ -29,7 +29,7 @@ use crate::process::hook::Hooks;
 use crate::process::kill::KillPolicy;
 use crate::run::Run;
 use crate::show::output::OutputFile;
-use crate::show::screen::Screen;
+use crate::show::screen::{Screen, report_width};
 use crate::show::text::{Style, because, clean, clean_os, with_note};
 
 /// What budget-tee is asked to do.
@@ -128,8 +128,8 @@ impl Options {
             return Ok(Task::Grant(GrantTask { location, name: self.name, amounts }));
         }
         if let (Some(location), true) = (location.clone(), self.status) {
-            // Of a fixed width: the report is read in files and mails too.
-            let style = Style { color: self.uses_color(&std::io::stdout()), unicode: locale_is_utf8(), width: 80 };
+            let color = self.uses_color(&std::io::stdout());
+            let style = Style { color, unicode: locale_is_utf8(), width: report_width() };
             let zone = if window.is_none() { Some(sources::time_zone()?) } else { None };
             return Ok(Task::Status(Box::new(StatusTask { location, run, window, zone, json: self.json, style })));
         }

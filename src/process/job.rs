@@ -170,7 +170,7 @@ impl Job {
         self.say_notices();
         let Some(mut screen) = self.free_screen() else { return };
         let run = self.run();
-        let style = screen.style();
+        let style = screen.report_style();
         // Nothing ran: there is nothing to report.
         let nothing = match exit {
             Exit::CannotRun | Exit::NotFound | Exit::Refused | Exit::Child(126 | 127) => run.lines() == 0,

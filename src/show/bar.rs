@@ -8,7 +8,7 @@ use crate::amount::{Unit, human};
 use crate::budget::Budget;
 use crate::run::Run;
 use crate::show::screen::Frame;
-use crate::show::text::{Style, cut, seconds};
+use crate::show::text::{Style, cut, seconds, shown_width};
 
 /// Cells of a bar where there is room for all.
 const CELLS: usize = 20;
@@ -21,6 +21,12 @@ pub(crate) const NAME_MAX: usize = 24;
 
 /// The columns that names get at least.
 const NAME_MIN: usize = 9;
+
+/// The colours, as SGR sequences.
+// Of the 16 that every terminal has: its owner chose what they look like on the background.
+pub(crate) const RED: &str = "\x1b[31m";
+pub(crate) const YELLOW: &str = "\x1b[33m";
+pub(crate) const GREEN: &str = "\x1b[32m";
 
 /// What to show while the run goes on: a line per budget that binds it, or the bare total; on the first
 /// one what was spent in dollars and in time, where there is room.
@@ -106,9 +112,9 @@ fn bar(budget: &Budget, figures: &str, layout: &Layout, style: Style) -> String 
     let pad = layout.name.saturating_sub(name.width());
     let percent = budget.percent();
     let color = match budget {
-        budget if budget.is_above(90) => "\x1b[31m", // SGR: red
-        budget if budget.is_above(70) => "\x1b[33m", // yellow
-        _ => "\x1b[32m",                             // green
+        budget if budget.is_above(90) => RED,
+        budget if budget.is_above(70) => YELLOW,
+        _ => GREEN,
     };
     let (begin, end) = if style.color { (color, "\x1b[0m") } else { ("", "") };
     let cells = match layout.cells {
@@ -122,15 +128,12 @@ fn bar(budget: &Budget, figures: &str, layout: &Layout, style: Style) -> String 
     };
     let figures = if layout.figures { figures } else { "" };
     // The bar has the colour; without one, the percentage.
-    let (begin, end) = if layout.cells == 0 { (begin, end) } else { ("", "") };
+    let (begin, end) = if layout.cells == 0 { (text_color(begin), end) } else { ("", "") };
     format!("{name}{:pad$}{cells} {begin}{percent:>3}%{end}{figures}", "")
 }
 
-/// The columns of a line with colours in it.
-fn shown_width(line: &str) -> usize {
-    // Each is between ESC and `m`.
-    line.split('\x1b').enumerate().fold(0, |sum, (part, text)| {
-        let text = if part == 0 { text } else { text.split_once('m').map_or("", |(_, text)| text) };
-        sum + text.width()
-    })
+/// A colour for text.
+// Yellow blocks are seen on white, yellow letters are not: bold ones are read on every background.
+pub(crate) fn text_color(color: &str) -> &str {
+    if color == YELLOW { "\x1b[1m" } else { color }
 }

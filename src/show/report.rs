@@ -13,7 +13,7 @@ use crate::count::tally::Tally;
 use crate::count::tokens::{Class, Classes, Spend, Tokens};
 use crate::error::{Exit, Outcome};
 use crate::run::{Notice, Run, StopReason, Unreachable};
-use crate::show::bar::{NAME_MAX, budget_lines, is_lower_bound};
+use crate::show::bar::{GREEN, NAME_MAX, RED, YELLOW, budget_lines, is_lower_bound, text_color};
 use crate::show::text::{Style, plural, seconds, with_note};
 use crate::stream::course::NoUsage;
 use crate::stream::dialect::{Adds, Dialect, Tells, agent_named};
@@ -214,7 +214,7 @@ pub(crate) fn report(run: &Run, exit: Exit, elapsed: Duration, style: Style) -> 
     let name = run.name.as_deref().map_or(String::new(), |name| format!("{} ", style.label(name, NAME_MAX)));
     let (messages, lines) = (plural(run.meter.messages(), "message"), plural(run.lines(), "line"));
     // With the program's name, since on a terminal it stands among the output of others.
-    let (begin, end) = if style.color { (outcome_color(run, exit), "\x1b[0m") } else { ("", "") };
+    let (begin, end) = if style.color { (text_color(outcome_color(run, exit)), "\x1b[0m") } else { ("", "") };
     // A stream from a file is read in no time.
     let time = if elapsed.as_secs() == 0 { String::new() } else { format!(", {}", seconds(elapsed.as_secs_f64())) };
     let mut out = format!("budget-tee: {name}{begin}{}{end}: {messages}, {lines}{time}\n", outcome(run, exit));
@@ -248,7 +248,7 @@ fn outcome(run: &Run, exit: Exit) -> String {
         (Outcome::Completed, _) => format!("completed{code}"),
         (Outcome::Exceeded, _) => format!("completed{code}, budget exceeded"),
         (Outcome::Stopped, Some(StopReason::Ledger)) => "stopped, ledger unreachable".to_owned(),
-        (Outcome::Stopped, Some(StopReason::NextCall)) => "stopped before a call that does not fit".to_owned(),
+        (Outcome::Stopped, Some(StopReason::NextCall)) => "stopped before the next call".to_owned(),
         (Outcome::Stopped, Some(StopReason::Unpriced)) => "stopped, model without a price".to_owned(),
         (Outcome::Stopped, Some(StopReason::Budget) | None) => "stopped, budget exceeded".to_owned(),
         (Outcome::Refused, _) => "refused".to_owned(),
@@ -267,9 +267,9 @@ fn outcome(run: &Run, exit: Exit) -> String {
 /// not end by itself.
 fn outcome_color(run: &Run, exit: Exit) -> &'static str {
     match Outcome::of(exit, run.budgets.exceeded().is_some(), run.meter.usage_seen()) {
-        Outcome::Completed if exit.is_success() => "\x1b[32m",
-        Outcome::Completed | Outcome::Exceeded => "\x1b[33m",
-        Outcome::Stopped | Outcome::Refused | Outcome::Interrupted => "\x1b[31m",
+        Outcome::Completed if exit.is_success() => GREEN,
+        Outcome::Completed | Outcome::Exceeded => YELLOW,
+        Outcome::Stopped | Outcome::Refused | Outcome::Interrupted => RED,
     }
 }
 

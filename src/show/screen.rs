@@ -17,7 +17,7 @@ use rustix::process::getpgrp;
 use rustix::stdio::{stderr, stdout};
 use rustix::termios::{isatty, tcgetpgrp, tcgetwinsize};
 
-use crate::show::text::Style;
+use crate::show::text::{Style, wrapped};
 
 /// How much is written at once, in bytes.
 // PIPE_BUF: a pipe takes so much without blocking once poll says that it is writable. More could block,
@@ -154,15 +154,18 @@ impl Screen {
 
     /// How to render for this screen, at its present width.
     pub(crate) fn style(&self) -> Style {
-        let columns =
-            || tcgetwinsize(stderr()).ok().map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0);
         let width = match self.medium {
-            // Asked each time, since the window may be resized. The last column is left free: some terminals
-            // wrap when it is written.
-            Medium::Terminal => columns().unwrap_or(WIDTH_UNKNOWN).saturating_sub(1),
+            // The last column is left free: some terminals wrap when it is written.
+            Medium::Terminal => columns(stderr()).saturating_sub(1),
             Medium::Plain | Medium::ReportOnly | Medium::Quiet => usize::MAX,
         };
         Style { color: self.color, unicode: self.unicode, width }
+    }
+
+    /// How to render the report: for a terminal too where lines are printed and no bars drawn.
+    pub(crate) fn report_style(&self) -> Style {
+        let width = if self.is_terminal { columns(stderr()).saturating_sub(1) } else { usize::MAX };
+        Style { width, ..self.style() }
     }
 
     /// Shows how the budgets stand. Returns whether something still waits for stderr.
@@ -241,7 +244,7 @@ impl Screen {
         let fresh_line = self.fresh_line();
         self.at_line_start = true;
         let lines = match (self.is_actions, severity) {
-            (false, _) => text.lines().map(|line| format!("budget-tee: {line}\n")).collect(),
+            (false, _) => self.fitted(text.lines().map(|line| format!("budget-tee: {line}\n")).collect()),
             (true, Severity::Warning) => format!("::warning title=budget-tee::{}\n", annotation(text)),
             (true, Severity::Error) => format!("::error title=budget-tee::{}\n", annotation(text)),
         };
@@ -250,9 +253,14 @@ impl Screen {
 
     /// Prints the report in place of the bars, where it is wanted.
     pub(crate) fn finish(&mut self, report: &str) {
-        let report = if self.is_quiet() { "" } else { report };
-        let text = self.fresh_line() + report;
+        let report = if self.is_quiet() { String::new() } else { self.fitted(report.to_owned()) };
+        let text = self.fresh_line() + &report;
         self.put_lines(&text, REPORT_WAIT);
+    }
+
+    /// Lines as the terminal shows them without breaking words.
+    fn fitted(&self, lines: String) -> String {
+        if self.is_terminal { wrapped(&lines, columns(stderr())) } else { lines }
     }
 
     /// What removes the bars and ends a line of forwarded text that has not ended.
@@ -319,6 +327,19 @@ impl Screen {
         self.unwritten.drain(..from);
         self.unwritten.is_empty()
     }
+}
+
+/// The width of a terminal.
+// Asked each time, since the window may be resized.
+fn columns(terminal: BorrowedFd<'_>) -> usize {
+    let columns = tcgetwinsize(terminal).map_or(0, |size| usize::from(size.ws_col));
+    if columns > 0 { columns } else { WIDTH_UNKNOWN }
+}
+
+/// The width for a report on stdout.
+// At most the usual one: the report is read in files and mails too.
+pub(crate) fn report_width() -> usize {
+    if isatty(stdout()) { columns(stdout()).min(WIDTH_UNKNOWN) } else { WIDTH_UNKNOWN }
 }
 
 /// A text as a workflow command of GitHub Actions takes it.

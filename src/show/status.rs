@@ -14,7 +14,7 @@ use crate::run::Run;
 use crate::show::bar::{NAME_MAX, budget_lines};
 use crate::show::report::{classes_line, model_lines};
 use crate::show::summary::{BudgetFacts, json_line};
-use crate::show::text::{Style, plural, seconds};
+use crate::show::text::{Style, plural, seconds, wrapped};
 
 /// A ledger's state, as far as a report needs it.
 pub struct Status<'a> {
@@ -134,7 +134,7 @@ pub fn text(status: &Status<'_>, title: &str, style: Style) -> String {
             plural(status.book.broken(), "line")
         );
     }
-    out
+    wrapped(&out, style.width)
 }
 
 /// What is left of a budget, and for how long.

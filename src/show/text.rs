@@ -79,6 +79,41 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     text.chars().take_while(fits).collect()
 }
 
+/// The columns of a line with colours in it.
+pub(crate) fn shown_width(line: &str) -> usize {
+    // Each is between ESC and `m`.
+    line.split('\x1b').enumerate().fold(0, |sum, (part, text)| {
+        let text = if part == 0 { text } else { text.split_once('m').map_or("", |(_, text)| text) };
+        sum + text.width()
+    })
+}
+
+/// `text` with the lines that are wider than `width` broken between words, and what follows indented.
+// A terminal breaks lines in the middle of words and figures.
+pub(crate) fn wrapped(text: &str, width: usize) -> String {
+    let indent = if width < 40 { 2 } else { 10 };
+    text.split_inclusive('\n').map(|line| wrapped_line(line, width, indent)).collect()
+}
+
+fn wrapped_line(line: &str, width: usize, indent: usize) -> String {
+    let columns = |text: &str| shown_width(text.trim_end_matches('\n'));
+    if columns(line) <= width {
+        return line.to_owned();
+    }
+    let mut words = line.split(' ');
+    let mut out = words.next().unwrap_or_default().to_owned();
+    let mut used = columns(&out);
+    for word in words {
+        let (gap, before) = match used + 1 + columns(word) > width {
+            true => (format!("\n{:indent$}", ""), indent),
+            false => (" ".to_owned(), used + 1),
+        };
+        out = out + &gap + word;
+        used = before + columns(word);
+    }
+    out
+}
+
 /// The system's words for an error: `No such file or directory`.
 pub(crate) fn reason(error: impl Into<io::Error>) -> String {
     without_number(&error.into().to_string())
