@@ -446,7 +446,7 @@ fn block_mode_continues_without_the_server_only_within_its_reservation() {
     let Some((message, code, _)) = lose_server(&["--offline-grace", "1h"], &assistant("a", 501)) else { return };
     assert_eq!(code, Some(122));
     assert!(
-        message.contains("unreachable and the reservation is used up (--estimate)\nbudget-tee: note: stopping"),
+        message.contains("unreachable and no reservation is left (--estimate)\nbudget-tee: note: stopping"),
         "{message}"
     );
 }

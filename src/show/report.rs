@@ -73,7 +73,7 @@ pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
             with_note(message, "stopping (--mode block)")
         }
         Notice::Unreachable(Unreachable::Reservation) => {
-            let message = "the ledger is unreachable and the reservation is used up (--estimate)";
+            let message = "the ledger is unreachable and no reservation is left (--estimate)";
             with_note(message, "stopping (--mode block); a larger --estimate reserves more")
         }
         Notice::Finding(finding) => finding_text(finding, run, style),
