@@ -13,9 +13,9 @@ use serde_json::Value;
 
 pub const THREAD: &str = "01a210f5-01db-72e0-a273-5d7d9cd799da";
 
-const NOTE: &str =
-    "budget-tee: Codex tells its usage at the end of a turn, with the thread's earlier turns; budgets bind there\n";
-const NOTE_KNOWN: &str = "budget-tee: Codex tells its usage at the end of a turn; budgets bind there\n";
+const NOTE: &str = "budget-tee: Codex reports usage at the end of a turn: budgets take effect then\nbudget-tee: note: of a resumed \
+     thread the earlier turns are counted too\n";
+const NOTE_KNOWN: &str = "budget-tee: Codex reports usage at the end of a turn: budgets take effect then\n";
 
 /// The end of a turn: the input of the thread so far, cached input included, the cached input, and the output.
 pub fn turn([input, cached, output]: [u64; 3]) -> String {
@@ -53,8 +53,8 @@ pub fn a_resumed_thread_counts_what_is_new(path: &OsStr) {
     let (ran, first) = count(path, &[], &process(THREAD, &[FIRST]));
     assert_eq!((first, ran.err.as_str()), ([5400, 156, 0, 600], NOTE));
     let (ran, second) = count(path, &[], &process(THREAD, &[RESUMED]));
-    let took_off = "budget-tee: resumed session: took off 6,156 tokens that earlier processes spent (input 5400, \
-                    output 156, cache-write 0, cache-read 600)\n";
+    let took_off = "budget-tee: resumed session: 6,156 tokens of earlier processes are taken off\nbudget-tee: note: \
+                    input 5400, output 156, cache-write 0, cache-read 600\n";
     assert_eq!((second, ran.err), ([2700, 103, 0, 300], format!("{NOTE_KNOWN}{took_off}")));
     assert_eq!(counted(path), 9259);
     // Once more, for two turns; then the same stream again, and a thread that has begun anew.
@@ -81,7 +81,7 @@ pub fn threads_and_processes_in_one_stream_are_told_apart(path: &OsStr) {
         + &process("b", &[[2600, 0, 40]]);
     let (ran, new) = count(path, &[], &again);
     assert_eq!(new, [1900 + 1600 + 100, 14 + 30 + 1, 0, 100]);
-    assert_eq!(ran.err.matches("took off").count(), 2, "{}", ran.err);
+    assert_eq!(ran.err.matches("are taken off").count(), 2, "{}", ran.err);
     assert!(ran.err.starts_with(NOTE_KNOWN), "{}", ran.err);
     // A turn of a thread that has no name is nobody's mark.
     for _ in 0..2 {
@@ -189,7 +189,7 @@ pub fn without_its_ledger_a_run_counts_a_thread_whole(unreachable: &OsStr) {
     let mut stdin = child.stdin.take().expect("piped");
     stdin.write_all(process(THREAD, &[RESUMED]).as_bytes()).expect("written");
     drop(stdin);
-    let err = read_until(child.stderr.as_mut().expect("piped"), "budgets bind there\n");
+    let err = read_until(child.stderr.as_mut().expect("piped"), "the earlier turns are counted too\n");
     assert!(err.ends_with(NOTE) && err.contains("going on without"), "{err}");
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
