@@ -2,7 +2,10 @@
 //!
 //! `deltas` is the output with `--include-partial-messages`, lines of about 300 bytes. `typical` has
 //! assistant records, tool results of 10 to 200 KB, and a few images of 3 to 6 MB. `huge` is mostly such
-//! images. All of them contain text that only looks like usage.
+//! images. All of them contain text that only looks like usage. `transcript` is what Claude Code keeps of a
+//! session. The hostile ones are in `hostile`.
+
+mod hostile;
 
 use std::io::{self, BufWriter, Write};
 
@@ -10,9 +13,13 @@ fn main() -> io::Result<()> {
     let words: Vec<_> = std::env::args().skip(1).collect();
     let (mix, bytes) = match &words[..] {
         [mix, bytes] => (mix.as_str(), bytes.parse().map_err(|_| invalid_input("BYTES is a number"))?),
-        _ => return Err(invalid_input("usage: streams deltas|typical|huge BYTES")),
+        _ => return Err(invalid_input("usage: streams MIX BYTES")),
     };
     let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
+    if hostile::NAMES.contains(&mix) {
+        hostile::write(mix, bytes, &mut out)?;
+        return out.flush();
+    }
     let mut stream = Stream { random: Random(0x9E37_79B9_7F4A_7C15), messages: 0, written: 0 };
     let mut line = String::new();
     while stream.written < bytes {
@@ -21,7 +28,8 @@ fn main() -> io::Result<()> {
             "deltas" => stream.message_in_deltas(&mut line),
             "typical" => stream.turn(&mut line, 60),
             "huge" => stream.turn(&mut line, 2),
-            _ => return Err(invalid_input("MIX is deltas, typical or huge")),
+            "transcript" => stream.kept_turn(&mut line),
+            _ => return Err(invalid_input("there is no such MIX")),
         }
         stream.written += line.len();
         out.write_all(line.as_bytes())?;
@@ -166,6 +174,27 @@ impl Stream {
         ));
         self.end_of_line(line);
         self.assistant(line, r#""type":"text","text":""#, &WORDS, deltas * 45);
+    }
+
+    /// A message of a transcript, and the result of its tool call.
+    fn kept_turn(&mut self, line: &mut String) {
+        const HEAD: &str = r#"{"parentUuid":null,"isSidechain":false,"userType":"external","cwd":"/src","version":"2.1.331","sessionId":"88bdc8cd-a86f-476b-b396-c5a7db9ec620""#;
+        const TAIL: &str = "\"timestamp\":\"2026-11-20T10:00:00.000Z\"}\n";
+        self.messages += 1;
+        let number = self.messages;
+        line.push_str(&format!(
+            r#"{HEAD},"type":"assistant","requestId":"req_{number:020}","message":{{"model":"claude-sonnet-5","id":"msg_{number:020}","type":"message","role":"assistant","content":[{{"type":"text","text":""#,
+        ));
+        let length = self.random.between(100, 2_000);
+        self.text(line, &WORDS, length);
+        let usage = self.usage(length / 4);
+        line.push_str(&format!(r#""}}],"stop_reason":"tool_use",{usage}}},{TAIL}"#));
+        line.push_str(&format!(
+            r#"{HEAD},"type":"user","message":{{"role":"user","content":[{{"tool_use_id":"toolu_01","type":"tool_result","content":""#
+        ));
+        let length = self.random.between(500, 10_000);
+        self.text(line, &SOURCE, length);
+        line.push_str(&format!(r#""}}]}},{TAIL}"#));
     }
 
     /// A message, a tool call and its result; one of `images` results is an image.
