@@ -63,7 +63,8 @@
 //! scope.rs             what is used, reserved and granted, by all runs and by those of a command
 //! stream/
 //!   relay.rs           bytes in, bytes out
-//!   sieve.rs           skips lines without a known word; a new key needs its word here too
+//!   sieve.rs           skips lines without a known word
+//!   search.rs          finds the words; a new key needs its word here too
 //!   scan.rs            finds records: lines, lines with a prefix, elements of arrays
 //!   values.rs          finds wanted values of a record by path, incrementally
 //!   wanted.rs          what a value is wanted for
@@ -164,6 +165,7 @@ pub mod stream {
     pub(crate) mod relay;
     pub(crate) mod scalar;
     pub mod scan;
+    pub(crate) mod search;
     pub mod sieve;
     pub(crate) mod trail;
     pub(crate) mod values;
