@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, ColorChoice, CommandFactory, Parser, ValueHint};
+use clap::{ArgAction, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueHint};
 use clap_complete::Shell;
 
 use crate::amount::{Amount, Unit};
@@ -233,7 +233,11 @@ pub fn table() -> clap::Command {
 
 impl Options {
     fn from_words(words: &[OsString]) -> Result<Self, clap::Error> {
-        Options::try_parse_from(words)
+        let mut table = Options::command();
+        let matches = table.try_get_matches_from_mut(words);
+        // To take the table apart would cost as much as to parse ten options.
+        std::mem::forget(table);
+        Options::from_arg_matches_mut(&mut matches?)
     }
 
     /// What stands before the command line, the weakest first.
