@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::time::SystemTime;
 
+use budget_tee::budget::Mode;
 use budget_tee::cli::task::{self, GrantTask, RunTask, StatusTask, Task};
 use budget_tee::error::{Error, Exit};
 use budget_tee::ledger;
@@ -43,14 +44,25 @@ fn run(task: RunTask) -> Result<Exit, Error> {
     let started = SystemTime::now();
     let RunTask { mut run, estimate, location, window, command, kill_policy, screen, hooks, summary } = task;
     let opened = match &location {
-        Some(location) => Keeper::open(location, window, &mut run, estimate)?,
-        None => Opened::without_ledger(&mut run, estimate),
+        Some(location) => Keeper::open(location, window, &mut run, estimate),
+        None => Ok(Opened::without_ledger(&mut run, estimate)),
     };
-    let mut job = Job::new(run, screen, hooks, opened.keeper);
-    opened.messages.iter().for_each(|message| job.say(message));
+    let must_fit = run.mode == Mode::Block;
+    let (Opened { admitted, keeper, messages }, unusable) = match opened {
+        Ok(opened) => (opened, None),
+        Err(error) => (Opened::default(), Some(error)),
+    };
+    let mut job = Job::new(run, screen, hooks, keeper);
+    messages.iter().for_each(|message| job.say(message));
+    if !admitted && must_fit && command.is_empty() {
+        filter::refuse(&mut job, kill_policy);
+    }
+    if let Some(error) = unusable {
+        return Err(error);
+    }
     job.say_unbound();
     let exit = match command.first() {
-        _ if !opened.admitted => Exit::Refused,
+        _ if !admitted => Exit::Refused,
         None => filter::filter(&mut job, kill_policy).map_err(|error| Error::cannot("start", error))?,
         Some(name) => {
             let started = wrap::wrap(&mut job, &command, kill_policy);

@@ -34,6 +34,19 @@ fn a_writer_that_ignores_the_broken_pipe_is_terminated() {
 }
 
 #[test]
+fn a_writer_is_terminated_where_the_run_is_not_started() {
+    // The estimate does not fit; the ledger cannot be used; and in warn mode the writer goes on.
+    let missing = "-L /dev/null/ledger";
+    for (options, codes) in [("-e 2000", "143 121\n"), (missing, "143 125\n"), ("-e 2000 -s none", "0 121\n")] {
+        let writer = if codes.starts_with('0') { "true" } else { STUBBORN };
+        let ran = bash(&format!("{writer} | tee1k {options} >/dev/null; echo ${{PIPESTATUS[*]}}"));
+        assert_eq!(out(&ran), codes, "{options}: {}", ran.err);
+    }
+    let ran = bash(&format!("echo \"$LINE\" | tee1k -m warn {missing}; echo ${{PIPESTATUS[*]}}"));
+    assert!(out(&ran).ends_with("0 0\n"), "{}", ran.err);
+}
+
+#[test]
 fn a_writer_that_ignores_term_is_killed_after_the_grace() {
     let ran = bash(&format!("{{ trap '' TERM; {STUBBORN}; }} | tee1k -k 0.1s >/dev/null; echo ${{PIPESTATUS[*]}}"));
     assert_eq!(out(&ran), "137 122\n", "{}", ran.err);

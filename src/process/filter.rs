@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 use rustix::stdio::stdin;
 use signal_hook::consts::SIGINT;
@@ -39,6 +40,22 @@ pub fn filter(job: &mut Job, policy: KillPolicy) -> io::Result<Exit> {
         explain_at: None,
     };
     phase::run(Watch::start(job, signals, stdin(), true)?, &mut filter)
+}
+
+/// Ends whoever writes to stdin, where block mode does not start.
+// The writer has started, and Claude Code ignores a broken pipe: it would go on, and nobody would count it.
+// Signals have their defaults here: one that ends the program ends the wait.
+pub fn refuse(job: &mut Job, policy: KillPolicy) {
+    job.say_notices();
+    let Some((pipe, first)) = Pipe::of(stdin()).zip(policy.signal) else { return };
+    let mut writers = Writers::end(pipe, first, policy, job, Instant::now());
+    while !writers.step(job, Instant::now()) {
+        let time = writers.due().map(|due| due.saturating_duration_since(Instant::now()));
+        let timeout = time.and_then(|time| Timespec::try_from(time).ok());
+        let mut fds: Vec<_> = writers.fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).into_iter().collect();
+        // Where poll fails, the next step comes at once.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
 }
 
 struct Filter {

@@ -75,7 +75,7 @@ impl Job {
 
     /// Prints the run's notices, and what was not said yet. Where the relay holds the screen, that waits:
     /// the relay wakes the watch once it has written.
-    fn say_notices(&mut self) {
+    pub(crate) fn say_notices(&mut self) {
         let mut unsaid = std::mem::take(&mut self.unsaid);
         if let Some(mut screen) = self.free_screen() {
             for (message, severity) in notices(&mut self.run(), screen.style()) {
