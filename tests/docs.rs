@@ -50,7 +50,7 @@ fn every_agent_is_in_the_manual_and_the_readme() {
 
 #[test]
 fn no_line_of_a_text_for_people_is_too_long() {
-    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "man/measurements.md"] {
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "man/measurements.md", "man/recipes.md"] {
         for line in file(name).lines() {
             assert!(line.chars().count() <= 120, "{name}: {line}");
         }
@@ -325,11 +325,13 @@ fn job(crontab: &str) -> String {
     line.splitn(6, ' ').last().expect("a command").to_owned()
 }
 
-/// The code blocks in the README's section of recipes.
-fn recipes(readme: &str) -> Vec<Recipe> {
+/// The code blocks in the README's section of recipes, and in the further ones.
+fn recipes() -> Vec<Recipe> {
+    let readme = file("README.md");
     let from = readme.find("\n## Recipes\n").expect("recipes") + 1;
     let until = from + readme[from..].find("\n## ").expect("an end");
-    let blocks = readme[from..until].split("```").skip(1).step_by(2);
+    let text = readme[from..until].to_owned() + &file("man/recipes.md");
+    let blocks = text.split("```").skip(1).step_by(2);
     let recipe = |block: &str| {
         let (head, text) = block.split_once('\n').expect("a line");
         let (language, exit) = head.split_once(' ').unwrap_or((head, ""));
@@ -354,13 +356,12 @@ fn examples(manual: &str) -> Vec<Recipe> {
 }
 
 #[test]
-fn the_readmes_recipes_run() {
-    let readme = file("README.md");
-    let recipes = recipes(&readme);
+fn the_recipes_run() {
+    let recipes = recipes();
     for language in ["sh", "yaml", "crontab", "make"] {
         assert!(recipes.iter().any(|recipe| recipe.language == language), "{language}");
     }
-    assert!(recipes.len() >= 10, "{}", recipes.len());
+    assert!(recipes.len() >= 20, "{}", recipes.len());
     for recipe in recipes {
         recipe.check();
     }
@@ -379,7 +380,7 @@ fn the_manuals_examples_run() {
 fn the_readme_shows_the_status_that_its_recipe_prints() {
     let readme = file("README.md");
     let status = |recipe: &Recipe| recipe.text.contains("budget-tee --status -b");
-    let recipe = recipes(&readme).into_iter().find(status).expect("a recipe with a status");
+    let recipe = recipes().into_iter().find(status).expect("a recipe with a status");
     let printed = recipe.check().expect("the recipe needs no other tool");
     // The rest changes from run to run.
     let stable = printed.split_once("alive ").expect("a report").0;
