@@ -93,7 +93,9 @@ pub fn check(sandbox: &Sandbox, run: &Ended) {
     check_script(sandbox, run);
     let bill = bill(sandbox, &[run]);
     let wrong = bill.differences(&run.summary);
-    assert!(wrong.is_empty(), "the wrapper:\n{wrong}{}", run.stderr);
+    // What fails once in a hundred runs is not seen again soon.
+    let stream = String::from_utf8_lossy(&run.bytes);
+    assert!(wrong.is_empty(), "the wrapper:\n{wrong}{}\nthe stream:\n{stream}", run.stderr);
     check_filter(sandbox, &[run]);
 }
 

@@ -20,6 +20,7 @@ scenarios! {
     wrapper_ends_what_lingers,
     filter_stops_tools,
     filter_stops_a_loop,
+    filter_that_is_refused,
     later_run_on_a_ledger,
     two_runs_on_a_ledger,
     hook_ends_a_session,
@@ -147,6 +148,15 @@ fn hook_ends_a_session(client: &Client) {
     assert!((3..=4).contains(&run.requests.len()), "{}", run.requests.len());
     assert_eq!(run.of_type("result").len(), 1, "result lines");
     check_hosts(&sandbox);
+}
+
+fn filter_that_is_refused(client: &Client) {
+    let sandbox = client.sandbox([("main", turns())]);
+    let run = sandbox.pipe(&["-l", "1k", "-e", "2k", "-m", "block"], &words(&prompt())).end(&sandbox);
+    let alive = sandbox.alive();
+    assert!(alive.is_empty(), "still alive: {alive:?}");
+    // The client has hardly started when it is ended.
+    assert_eq!((run.pipe_status.as_str(), run.requests.len()), ("143 121", 0), "{}", run.stderr);
 }
 
 fn later_run_on_a_ledger(client: &Client) {
