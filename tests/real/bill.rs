@@ -44,6 +44,7 @@ impl Bill {
             let (least, most) = match message.state {
                 State::Asked | State::Failed => continue,
                 State::Complete => (message.tokens.output, message.tokens.output),
+                State::Answer => (FIRST_OUTPUT, message.tokens.output),
                 // A token has at least one byte.
                 State::Streaming | State::Cut => (FIRST_OUTPUT, FIRST_OUTPUT + message.content_bytes as u64),
             };

@@ -27,6 +27,9 @@ pub enum State {
     /// It ended before its last event.
     Cut,
     Complete,
+    /// The same, but the client ends an agent at its answer, and may have left before the usage came: its own
+    /// figures have the placeholder then.
+    Answer,
 }
 
 /// A request for a message, and what was served.
@@ -189,7 +192,11 @@ impl Shared {
         } else {
             message.send_whole(stream).map(|()| true)
         };
-        state(if matches!(sent, Ok(true)) { State::Complete } else { State::Cut });
+        state(match sent {
+            Ok(true) if reply.is_answer() => State::Answer,
+            Ok(true) => State::Complete,
+            _ => State::Cut,
+        });
         sent.map(|_| ())
     }
 

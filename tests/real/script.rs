@@ -75,6 +75,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Whether it is the answer of an agent that a hook asks.
+    pub fn is_answer(&self) -> bool {
+        self.blocks.iter().any(|block| matches!(block, Block::Tool("StructuredOutput", _)))
+    }
+
     pub fn and(mut self, more: Reply) -> Reply {
         self.blocks.extend(more.blocks);
         self
