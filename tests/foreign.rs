@@ -82,6 +82,25 @@ fn a_stream_without_usage_is_explained_at_its_end() {
 }
 
 #[test]
+fn usage_of_an_unknown_form_is_none() {
+    let form = "the usage in the stream is in a form that is not known: nothing is counted";
+    let usage = r#"{"prompt_tokens":5440,"completion_tokens":156,"total_tokens":5596}"#;
+    for record in [
+        r#"{"type":"result","session_id":"s","usage":USAGE}"#,
+        r#"{"type":"assistant","session_id":"s","message":{"id":"a","usage":USAGE}}"#,
+        r#"{"type":"stream_event","session_id":"s","event":{"type":"message_start","message":{"id":"a","usage":USAGE}}}"#,
+        r#"{"type":"stream_event","session_id":"s","event":{"type":"message_delta","usage":USAGE}}"#,
+    ] {
+        check_message((record.replace("USAGE", usage) + "\n").as_bytes(), form);
+    }
+    let begun = r#"{"type":"system","subtype":"init","session_id":"s"}"#;
+    check_message(format!("{begun}\n{{\"type\":\"result\",\"usage\":{{}}}}\n").as_bytes(), form);
+    // What is known beside it counts.
+    let (_, facts) = summary(&["-q"], br#"{"type":"result","usage":{"prompt_tokens":5,"input_tokens":7}}"#);
+    assert_eq!(facts["tokens"]["counted"], 7);
+}
+
+#[test]
 fn the_message_comes_with_the_line_and_not_at_the_end() {
     let mut child = budget_tee(&["-q", "-l", "1M", "-m", "block"])
         .stdin(Stdio::piped())

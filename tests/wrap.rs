@@ -387,8 +387,9 @@ fn a_command_that_closes_its_stdout_is_waited_for() {
 fn a_closed_reader_ends_the_command_quietly() {
     for writes in ["while :; do sleep 0.1; done", "while :; do echo line; done"] {
         let (reader, writer) = pipe().expect("a pipe");
-        let script =
-            format!("exec 2>/dev/null; echo '{{\"type\":\"result\",\"usage\":{{}}}}' pid $$; trap '' PIPE; {writes}");
+        let script = format!(
+            "exec 2>/dev/null; echo '{{\"type\":\"result\",\"usage\":{{\"input_tokens\":0}}}}' pid $$; trap '' PIPE; {writes}"
+        );
         let mut command = budget_tee(&shell(&["-k", "0.2s"], &script));
         command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
         let child = command.spawn().expect("starts");

@@ -148,6 +148,7 @@ impl Meter {
             }
             return;
         };
+        self.usage_seen |= record.tells_usage(Owner::Message);
         let parent = record.text(TextField::Parent);
         let (aborted, asks) = (record.aborted, record.asks_for_tool);
         let sighting = Sighting { id, parent, model, usage, is_served: true, aborted, asks, starts: false };
@@ -182,6 +183,7 @@ impl Meter {
                 let (id, model) = (record.text(TextField::StartId), record.text(TextField::StartModel));
                 let (id, parent) = (id.filter(|id| !id.is_empty()), record.text(TextField::Parent));
                 let usage = record.usage(Owner::Start).unwrap_or_default();
+                self.usage_seen |= record.tells_usage(Owner::Start);
                 self.count_message(record, &Sighting { id, parent, model, usage, starts: true, ..Sighting::default() });
             }
             Some("message_delta") => self.delta(record),
@@ -191,6 +193,7 @@ impl Meter {
 
     fn delta(&mut self, record: &Record) {
         let Some(usage) = record.usage(Owner::Delta) else { return };
+        self.usage_seen |= record.tells_usage(Owner::Delta);
         let session = self.session(record);
         let parent = record.text(TextField::Parent);
         let parent_key = parent.map(|parent| self.hasher.hash_one(parent));
@@ -226,6 +229,7 @@ impl Meter {
     /// A subagent's last call, which is known from the result of the tool that ran it.
     fn tool_result(&mut self, record: &Record) {
         let (Some(usage), Some(agent)) = (record.usage(Owner::Agent), record.text(TextField::Agent)) else { return };
+        self.usage_seen |= record.tells_usage(Owner::Agent);
         let tool = record.text(TextField::ToolUseId).unwrap_or(agent);
         let session = self.session(record);
         let id = self.sessions[session].id;
@@ -235,7 +239,6 @@ impl Meter {
         // The call may have had a record of its own, with a placeholder for its output.
         let same = |message: &Message| of_agent(message) && prompt(&message.spend.tokens) == prompt(&usage.tokens);
         if let Some(at) = self.messages.find(same) {
-            self.usage_seen = true;
             self.messages.get_mut(at).complete = true;
             self.raise(session, at, usage, false);
             self.pending.end(id, parent);
@@ -287,7 +290,7 @@ impl Meter {
     }
 
     fn result(&mut self, record: &Record) {
-        self.usage_seen |= record.usage(Owner::Turn).is_some()
+        self.usage_seen |= record.tells_usage(Owner::Turn)
             || [Span::Process, Span::SinceLast].iter().any(|span| record.models(*span).is_some());
         let at = self.session(record);
         let before = self.sessions[at].shown;
@@ -308,7 +311,6 @@ impl Meter {
 
     /// Counts a message, or raises it where it is known. Returns its index, and whether it is new.
     fn count_message(&mut self, record: &Record, sighting: &Sighting<'_>) -> (usize, bool) {
-        self.usage_seen = true;
         let session = self.session(record);
         let parent = sighting.parent.map(|parent| self.hasher.hash_one(parent));
         let known = sighting.id.and_then(|id| self.known(session, id));

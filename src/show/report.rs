@@ -84,6 +84,9 @@ pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
             "the agent ended before its first message; see its own errors",
         ),
         Notice::NoUsage(NoUsage::Cut) => "no usage in the stream before it was cut".to_owned(),
+        Notice::NoUsage(NoUsage::UnknownUsage) => {
+            "the usage in the stream is in a form that is not known: nothing is counted".to_owned()
+        }
         Notice::NoUsage(NoUsage::Unknown) => with_note("no usage in the stream", advice(run)),
     }
 }

@@ -12,6 +12,8 @@ pub(crate) enum NoUsage {
     Init,
     /// It was cut, which has been reported.
     Cut,
+    /// It has usage objects in which nothing is known.
+    UnknownUsage,
     Unknown,
 }
 
@@ -27,6 +29,8 @@ pub(crate) struct Course {
     is_known: bool,
     /// It is that of an agent which never tells its usage.
     pub(crate) tells_nothing: bool,
+    /// A usage object has come in which no count is known.
+    has_unknown_usage: bool,
     /// The user has been told that, and why, nothing counts.
     is_explained: bool,
     /// The stream ended inside a record.
@@ -48,6 +52,7 @@ impl Course {
         if !wanted {
             return None;
         }
+        self.has_unknown_usage |= record.has_unknown_usage();
         let foreign = Foreign::of_record(record);
         self.is_known |= record.session().or(record.thread()).is_some() || Foreign::is_agents(record);
         self.tells_nothing |= matches!(foreign, Some(Foreign::Agent(Dialect { tells: Tells::Never, .. })));
@@ -73,6 +78,7 @@ impl Course {
     pub(crate) fn explain_end(&mut self) -> Option<NoUsage> {
         let was_explained = std::mem::replace(&mut self.is_explained, true);
         (!was_explained).then_some(match (self.has_begun, self.is_cut) {
+            _ if self.has_unknown_usage => NoUsage::UnknownUsage,
             (true, _) => NoUsage::Init,
             (false, true) => NoUsage::Cut,
             (false, false) => NoUsage::Unknown,

@@ -166,6 +166,17 @@ impl Record {
         Some(usage)
     }
 
+    /// Whether it has such an object with a count in it that is known, be it zero.
+    // One without has another program's keys: taken for zero, it would let everything through.
+    pub fn tells_usage(&self, owner: Owner) -> bool {
+        self.usages[owner as usize].counts.iter().any(Option::is_some)
+    }
+
+    /// Whether it has a usage object in which no count is known.
+    pub(crate) fn has_unknown_usage(&self) -> bool {
+        self.usages.iter().any(|usage| usage.present && usage.counts.iter().all(Option::is_none))
+    }
+
     /// Whether it is of a transcript that Claude Code keeps, and not of a stream.
     pub fn is_transcript(&self) -> bool {
         self.text(TextField::SessionAlias).is_some()

@@ -171,7 +171,7 @@ pub fn kill(child: &Child, signal: rustix::process::Signal) {
 }
 
 /// A record whose usage is zero. Without any usage a run in block mode fails.
-pub const NO_SPEND: &str = "{\"type\":\"result\",\"usage\":{}}\n";
+pub const NO_SPEND: &str = "{\"type\":\"result\",\"usage\":{\"input_tokens\":0}}\n";
 
 /// An assistant record of session `s`.
 pub fn assistant(id: &str, input: u64) -> String {
