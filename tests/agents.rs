@@ -278,6 +278,84 @@ fn a_gateways_total_does_not_make_claude_codes_input_smaller() {
     assert_eq!(tokens(&summary(&["-q"], text(&[line]).as_bytes()).1), [500, 10, 0, 400]);
 }
 
+/// What lines come to in all.
+fn counted(lines: &[&str]) -> u64 {
+    tokens(&summary(&["-q"], text(lines).as_bytes()).1).iter().sum()
+}
+
+#[test]
+fn a_thread_is_that_of_the_agent_that_named_it() {
+    let thread = r#"{"type":"thread.started","thread_id":"t"}"#;
+    let turn =
+        |input: u64| format!(r#"{{"type":"turn.completed","usage":{{"input_tokens":{input},"output_tokens":0}}}}"#);
+    let pi = r#"{"type":"message_end","message":{"role":"assistant","usage":{"input":50,"output":1}}}"#;
+    let cline = r#"{"type":"agent_event","event":{"type":"usage","inputTokens":7,"outputTokens":2}}"#;
+    let settled = r#"{"type":"run_result","aggregateUsage":{"inputTokens":7,"outputTokens":2}}"#;
+    let (first, second) = (turn(1000), turn(3000));
+    for order in [
+        [thread, &first, pi, thread, &second, cline, settled],
+        [pi, thread, &first, cline, settled, thread, &second],
+        [thread, &first, cline, pi, settled, thread, &second],
+    ] {
+        assert_eq!(counted(&order), 3060, "{order:?}");
+    }
+}
+
+/// A record of Qwen Code: the input of `figures` has the cached tokens in it.
+fn qwen(kind: &str, id: &str, [input, output, cached, total]: [u64; 4], beside: &str) -> String {
+    let usage = format!(
+        r#"{{"input_tokens":{input},"output_tokens":{output},"cache_read_input_tokens":{cached},"total_tokens":{total}}}"#
+    );
+    match kind {
+        "result" => format!(r#"{{"type":"result","session_id":"q","usage":{usage}{beside}}}"#),
+        _ => format!(
+            r#"{{"type":"assistant","session_id":"q","message":{{"id":"{id}","model":"m","content":[],"usage":{usage}}}}}"#
+        ),
+    }
+}
+
+#[test]
+fn a_result_of_a_whole_session_counts_what_is_new() {
+    let first = qwen("result", "", [1000, 51, 100, 1051], "");
+    let second = qwen("result", "", [3000, 103, 300, 3103], "");
+    assert_eq!(counted(&[&first, &second]), 3103);
+    // What the turn's messages told is in it; a subagent's calls are in it alone.
+    let message = qwen("assistant", "a", [1000, 50, 100, 1050], "");
+    assert_eq!(counted(&[&first, &message, &second]), 3103);
+    // The error of a turn tells zero.
+    let zero = qwen("result", "", [0, 0, 0, 0], "");
+    assert_eq!(counted(&[&first, &zero, &second]), 3103);
+    // A session that begins anew.
+    assert_eq!(counted(&[&second, &first]), 4154);
+}
+
+#[test]
+fn a_result_that_may_have_earlier_runs_in_it_is_pointed_out_once() {
+    let first = qwen("result", "", [3000, 103, 300, 3103], "");
+    let second = qwen("result", "", [9000, 110, 300, 9110], "");
+    let message = qwen("assistant", "a", [1000, 51, 100, 1051], "");
+    let note = "Qwen Code reports 2,052 tokens beyond its messages\nbudget-tee: note: they are of subagents, or of \
+                earlier runs if the session was resumed";
+    let ran = run(&["-q"], text(&[&message, &first, &second]).as_bytes());
+    assert_eq!(ran.err, format!("budget-tee: {note}\n"));
+}
+
+#[test]
+fn a_result_with_models_of_another_form_is_its_own_agents() {
+    let stats = r#","stats":{"models":{"m":{"tokens":{"prompt":3000,"candidates":103,"total":3103,"cached":300}}}}"#;
+    let message = qwen("assistant", "a", [1000, 51, 100, 1051], "");
+    assert_eq!(counted(&[&message, &qwen("result", "", [3000, 103, 300, 3103], stats)]), 3103);
+}
+
+#[test]
+fn reasoning_beside_the_output_is_told_by_the_total() {
+    let (_, facts) = summary(&["-q"], text(&[&qwen("assistant", "a", [1000, 31, 100, 1051], "")]).as_bytes());
+    assert_eq!(tokens(&facts), [900, 51, 0, 100]);
+    // As where all of the input came from the cache, or nothing.
+    assert_eq!(counted(&[&qwen("assistant", "a", [1000, 31, 0, 1051], "")]), 1051);
+    assert_eq!(counted(&[&qwen("assistant", "a", [1000, 31, 1000, 1051], "")]), 1051);
+}
+
 #[test]
 fn imitations_in_other_places_do_not_count() {
     for line in [

@@ -10,6 +10,7 @@ use crate::count::sessions::Sessions;
 use crate::count::tally::Tally;
 use crate::count::tokens::{Class, Counts, Spend, Tokens, Usage};
 use crate::stream::dialect::{Adds, Dialect, Tells, Told};
+use crate::stream::paths::Owner;
 use crate::stream::record::Record;
 
 /// Of so many threads of a stream the marks are kept, the newest ones, and for a while of twice as many.
@@ -19,8 +20,9 @@ const OWN_MARKS: usize = 256;
 /// What is known of other agents.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
-    /// The thread or session that was named last; empty where none was.
+    /// The thread or session that was named last, and the agent whose it is; empty where none was.
     named: String,
+    names: &'static str,
     threads: Threads,
     /// How many records told what a call, a turn or a run used.
     calls: u64,
@@ -56,25 +58,40 @@ impl Agents {
         hasher: &RandomState,
     ) -> Option<Telling> {
         // Codex names the thread in a record of its own.
-        if let Some(thread) = record.thread().filter(|thread| *thread != self.named) {
+        if let Some((agent, thread)) = record.thread().filter(|named| *named != (self.names, &self.named)) {
             self.named.clear();
             self.named.push_str(thread);
+            self.names = agent;
         }
         let (dialect, mut told) = record.told()?;
-        let id = record.session().unwrap_or(&self.named);
-        let session = sessions.find(hasher.hash_one(id), pricer.id(None));
+        let named = if self.names == dialect.agent { &self.named } else { "" };
+        let id = record.session().unwrap_or(named);
+        let session = sessions.find(hasher.hash_one((dialect.agent, id)), pricer.id(None));
         let before = sessions[session].shown;
         let mut findings = Vec::new();
         if told.iter().any(|told| told.differs) && !std::mem::replace(&mut self.has_differed, true) {
             findings.push(Finding::TotalDiffers(dialect.agent));
         }
-        if dialect.adds == Adds::Cumulative {
-            let carried = self.threads.take_off(id, &mut told);
+        if dialect.is_cumulative {
+            let carried = self.threads.take_off(id, told.iter_mut().map(|told| &mut told.usage));
             findings.extend(carried.map(Finding::CarriedOver));
         }
         tell(dialect, &told, &mut sessions[session], pricer);
         self.calls = self.calls.saturating_add(u64::from(dialect.adds != Adds::Settles));
         Some(Telling { session, before, findings })
+    }
+
+    /// What the turn used whose `result` this is, and what there is to tell of it: the record may have the
+    /// figures of the whole session. `seen` is what its messages used.
+    pub(crate) fn turn(&mut self, record: &Record, seen: Option<Tokens>) -> (Tokens, Option<Finding>) {
+        let mut usage = record.usage(Owner::Turn).unwrap_or_default();
+        let Some(of) = record.turn_of().filter(|of| of.is_cumulative) else { return (usage.tokens, None) };
+        let id = record.session().unwrap_or_default();
+        let is_known = self.threads.has(id);
+        let carried = self.threads.take_off(id, [&mut usage]);
+        let beyond = seen.map(|seen| usage.tokens.minus(seen)).filter(|beyond| !is_known && !beyond.is_zero());
+        let may_carry = beyond.map(|beyond| Finding::MayCarry(of.agent, beyond));
+        (usage.tokens, carried.map(Finding::CarriedOver).or(may_carry))
     }
 
     pub(crate) fn calls(&self) -> u64 {
@@ -101,15 +118,25 @@ impl Agents {
 }
 
 impl Threads {
+    /// Whether anything is known of a thread.
+    fn has(&self, id: &str) -> bool {
+        self.own.get(id).or_else(|| self.known.get(id)).is_some()
+    }
+
     /// Takes off what `told`, the figures of a whole thread, has from before, and remembers them. Returns
     /// what earlier runs had counted of it, the first time.
-    fn take_off(&mut self, id: &str, told: &mut [Told<'_>]) -> Option<Tokens> {
-        let all = told.iter().fold(Tokens::default(), |sum, told| sum.plus(told.usage.tokens));
+    fn take_off<'a>(&mut self, id: &str, told: impl IntoIterator<Item = &'a mut Usage>) -> Option<Tokens> {
+        let told: Vec<_> = told.into_iter().collect();
+        let all = told.iter().fold(Tokens::default(), |sum, usage| sum.plus(usage.tokens));
+        // Zero is told after some errors: the thread has not begun anew.
+        if all.is_zero() {
+            return None;
+        }
         let own = self.own.get(id);
         // Where they are lower, the thread has begun anew.
         let mark = own.or_else(|| self.known.get(id)).filter(|mark| !all.is_below(mark, &Class::ALL));
         let mut left = mark.unwrap_or_default();
-        for Told { usage, .. } in told {
+        for usage in told {
             let part = usage.tokens.min(left);
             (usage.tokens, left) = (usage.tokens.minus(part), left.minus(part));
         }
@@ -133,7 +160,7 @@ fn tell(dialect: &Dialect, told: &[Told<'_>], session: &mut Session, pricer: &mu
         tally.add(&model, Spend { tokens: usage.tokens, micro_usd });
     }
     match dialect.adds {
-        Adds::Each | Adds::Cumulative => session.settled.add_all(&tally),
+        Adds::Each => session.settled.add_all(&tally),
         Adds::Live => {
             session.live.add_all(&tally);
             session.estimate = session.estimate.saturating_add(estimate);

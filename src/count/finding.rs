@@ -9,6 +9,8 @@ pub(crate) enum Finding {
     Blind,
     /// The figures of a resumed session or thread began with these tokens, which earlier processes spent.
     CarriedOver(Tokens),
+    /// A first `result` of this agent, with the figures of a whole session, has these tokens beyond its messages.
+    MayCarry(&'static str, Tokens),
     /// This model has no price.
     Unpriced(String),
     /// This agent's total is not the sum of its parts, which are counted.

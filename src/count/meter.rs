@@ -294,7 +294,11 @@ impl Meter {
             || [Span::Process, Span::SinceLast].iter().any(|span| record.models(*span).is_some());
         let at = self.session(record);
         let before = self.sessions[at].shown;
-        let carried = settle(record, &mut self.sessions[at], &mut self.messages, &mut self.pricer, self.resumes);
+        // A wrapped command that resumes no session has no tokens of earlier runs.
+        let seen = Some(self.sessions[at].turn).filter(|_| self.resumes != Some(false));
+        let (usage, finding) = self.agents.turn(record, seen);
+        self.findings.extend(finding);
+        let carried = settle(record, usage, &mut self.sessions[at], &mut self.messages, &mut self.pricer, self.resumes);
         self.findings.extend(carried.map(Finding::CarriedOver));
         self.pending.end_session(self.sessions[at].id);
         self.update_from(at, before);

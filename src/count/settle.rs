@@ -34,10 +34,11 @@ struct FirstResult<'a> {
     resumes: Option<bool>,
 }
 
-/// Settles a session. Returns the tokens that were taken off, since earlier processes had spent them.
+/// Settles a session; `usage` is that of its turn. Returns the tokens that were taken off, since earlier processes had spent them.
 /// `resumes` says whether the wrapped command resumes a session; `None` for a filter.
 pub(crate) fn settle(
     record: &Record,
+    usage: Tokens,
     session: &mut Session,
     messages: &mut Messages,
     pricer: &mut Pricer,
@@ -48,7 +49,7 @@ pub(crate) fn settle(
     match (record.models(Span::SinceLast), models) {
         (Some(since), _) => settle_since(since, session, messages, pricer),
         (None, Some(models)) => carried = settle_process(models, record, session, messages, pricer, resumes),
-        (None, None) => settle_turn(record, session, messages, pricer),
+        (None, None) => settle_turn(record.total_cost, usage, session, messages, pricer),
     }
     session.end_turn();
     carried.filter(|tokens| !tokens.is_zero())
@@ -93,10 +94,15 @@ fn settle_process(
 }
 
 /// By what one turn of the main loop used.
-fn settle_turn(record: &Record, session: &mut Session, messages: &mut Messages, pricer: &mut Pricer) {
-    let usage = record.usage(Owner::Turn).unwrap_or_default().tokens;
+fn settle_turn(
+    total_cost: Option<u64>,
+    usage: Tokens,
+    session: &mut Session,
+    messages: &mut Messages,
+    pricer: &mut Pricer,
+) {
     let missing = pricer.priced(session.cost_model(), usage.minus(session.turn));
-    let total_cost = record.total_cost.filter(|_| !pricer.overrides(session.cost_model()));
+    let total_cost = total_cost.filter(|_| !pricer.overrides(session.cost_model()));
     let mut in_flight = Tally::default();
     let last: Vec<_> = messages.last_of_agents(session.id).collect();
     for at in last {

@@ -16,7 +16,7 @@ use crate::run::{Notice, Run, StopReason, Unreachable};
 use crate::show::bar::{GREEN, NAME_MAX, RED, YELLOW, budget_lines, is_lower_bound, text_color};
 use crate::show::text::{Style, plural, seconds, with_note};
 use crate::stream::course::NoUsage;
-use crate::stream::dialect::{Adds, Dialect, Tells, agent_named};
+use crate::stream::dialect::{Dialect, Tells, agent_named};
 use crate::stream::foreign::Foreign;
 
 /// What to do about a stream that cannot be counted.
@@ -109,7 +109,7 @@ fn foreign_text(line: u64, foreign: &Foreign, run: &Run, style: Style) -> String
         Foreign::Agent(Dialect { agent, tells: Tells::Never, .. }) => {
             format!("{agent} does not report its usage: nothing is counted")
         }
-        Foreign::Agent(Dialect { agent, adds: Adds::Cumulative, .. }) => {
+        Foreign::Agent(Dialect { agent, is_cumulative: true, .. }) => {
             let message = format!("{agent} reports usage at the end of a turn: budgets take effect then");
             with_note(message, "of a resumed thread the earlier turns are counted too")
         }
@@ -190,6 +190,13 @@ fn finding_text(finding: &Finding, run: &Run, style: Style) -> String {
         }
         Finding::TotalDiffers(agent) => {
             format!("{agent}'s total is not the sum of its parts: the parts are counted")
+        }
+        Finding::MayCarry(agent, tokens) => {
+            let all = exact(Classes::default().count(tokens));
+            format!(
+                "{agent} tells {all} tokens beyond its messages: those of subagents, or, where the session was \
+                 resumed, those of earlier runs"
+            )
         }
         Finding::CarriedOver(tokens) => {
             let all = exact(Classes::default().count(tokens));

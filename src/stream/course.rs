@@ -54,7 +54,7 @@ impl Course {
         }
         self.has_unknown_usage |= record.has_unknown_usage();
         let foreign = Foreign::of_record(record);
-        self.is_known |= record.session().or(record.thread()).is_some() || Foreign::is_agents(record);
+        self.is_known |= (record.session().is_some() || record.thread().is_some()) || Foreign::is_agents(record);
         self.tells_nothing |= matches!(foreign, Some(Foreign::Agent(Dialect { tells: Tells::Never, .. })));
         foreign.filter(|foreign| !self.is_known || !matches!(foreign, Foreign::Json(_)))
     }

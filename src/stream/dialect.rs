@@ -23,6 +23,10 @@ pub(crate) struct Dialect {
     pub(crate) cached: Cached,
     reasoning: Reasoning,
     pub(crate) adds: Adds,
+    /// Its figures are those of the whole thread or session so far, what was used before it was resumed
+    /// included; what is above those before adds. Such a row has no cost and no models.
+    // They would need marks of their own.
+    pub(crate) is_cumulative: bool,
     /// Where its values stand; `*` is any key, the name of a model.
     pub(crate) paths: &'static [(Item, &'static str)],
 }
@@ -63,10 +67,6 @@ pub(crate) enum Adds {
     Live,
     /// They replace what was counted live.
     Settles,
-    /// They are those of the whole thread so far, what was used before it was resumed included; what is above
-    /// those before adds. Such a row has no cost and no models.
-    // They would need marks of their own.
-    Cumulative,
     /// The record has Claude Code's form, and its values are read by its paths.
     AsClaude,
 }
@@ -100,6 +100,7 @@ const DEFAULT: Dialect = Dialect {
     cached: Cached::Beside,
     reasoning: Reasoning::Inside,
     adds: Adds::Each,
+    is_cumulative: false,
     paths: &[],
 };
 
@@ -113,7 +114,7 @@ pub(crate) const ROWS: &[Dialect] = &[
         words: &["\"thread.started\""],
         tells: Tells::AtEnd,
         cached: Cached::Inside,
-        adds: Adds::Cumulative,
+        is_cumulative: true,
         paths: &[
             (Item::Input, "usage.input_tokens"),
             (Item::CacheRead, "usage.cached_input_tokens"),
@@ -149,6 +150,7 @@ pub(crate) const ROWS: &[Dialect] = &[
         arguments: "--output-format stream-json",
         carrier: "assistant",
         cached: Cached::Inside,
+        reasoning: Reasoning::FromTotal,
         adds: Adds::AsClaude,
         paths: &[(Item::Total, "message.usage.total_tokens")],
         ..DEFAULT
@@ -157,7 +159,9 @@ pub(crate) const ROWS: &[Dialect] = &[
         agent: "Qwen Code",
         carrier: "result",
         cached: Cached::Inside,
+        reasoning: Reasoning::FromTotal,
         adds: Adds::AsClaude,
+        is_cumulative: true,
         paths: &[(Item::Total, "usage.total_tokens")],
         ..DEFAULT
     },
@@ -282,6 +286,13 @@ pub(crate) struct Figures {
     pub(crate) cost: Option<u64>,
 }
 
+impl Figures {
+    /// Whether they say what was used.
+    pub(crate) fn has_usage(&self) -> bool {
+        self.input.or(self.output).is_some()
+    }
+}
+
 /// What was used, in the four classes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told<'a> {
@@ -349,7 +360,7 @@ mod tests {
 
     #[test]
     fn cumulative_figures_have_no_cost_and_no_model() {
-        for row in ROWS.iter().filter(|row| row.adds == Adds::Cumulative) {
+        for row in ROWS.iter().filter(|row| row.is_cumulative) {
             let has_none =
                 |(item, path): &(Item, &str)| !matches!(item, Item::Cost | Item::Model) && !path.contains('*');
             assert!(row.paths.iter().all(has_none), "{}", row.agent);

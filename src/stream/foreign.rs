@@ -1,6 +1,6 @@
 //! What a stream is that cannot be counted, as far as the start of a line tells.
 
-use crate::stream::dialect::{self, Adds, Dialect, Tells};
+use crate::stream::dialect::{self, Dialect, Tells};
 use crate::stream::paths::TextField;
 use crate::stream::record::Record;
 
@@ -60,7 +60,7 @@ impl Foreign {
     /// The same where it is known how far the thread had come before.
     pub(crate) fn resumed(self) -> Foreign {
         match self {
-            Foreign::Agent(agent) if agent.adds == Adds::Cumulative => Foreign::Resumed(agent),
+            Foreign::Agent(agent) if agent.is_cumulative => Foreign::Resumed(agent),
             other => other,
         }
     }

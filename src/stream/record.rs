@@ -157,13 +157,21 @@ impl Record {
 
     /// A usage, where the record has such an object; a count that it lacks is zero.
     pub fn usage(&self, owner: Owner) -> Option<Usage> {
-        let mut usage = self.usages[owner as usize].get()?;
-        let kind = self.text(TextField::Kind).unwrap_or_default();
-        if self.table.has_cached_inside(kind, &usage.tokens) {
-            let Tokens { cache_write, cache_read, .. } = usage.tokens;
-            usage.tokens.input -= cache_write + cache_read;
-        }
-        Some(usage)
+        let usage = self.usages[owner as usize].get()?;
+        let as_claude = self.as_claude(owner);
+        Some(as_claude.map_or(usage, |(_, tokens)| Usage { tokens, ..usage }))
+    }
+
+    /// The agent whose usage this is, where that has the form of Claude Code's with other meanings.
+    fn as_claude(&self, owner: Owner) -> Option<(&'static Dialect, Tokens)> {
+        let kind = self.text(TextField::Kind)?;
+        let usage = self.usages[owner as usize].get().filter(|_| self.tells_usage(owner))?;
+        self.table.as_claude(kind, &usage.tokens)
+    }
+
+    /// The other agent whose turn a record ends that has the form of Claude Code's.
+    pub(crate) fn turn_of(&self) -> Option<&'static Dialect> {
+        self.as_claude(Owner::Turn).map(|(row, _)| row)
     }
 
     /// Whether it has such an object with a count in it that is known, be it zero.
@@ -182,9 +190,9 @@ impl Record {
         self.text(TextField::SessionAlias).is_some()
     }
 
-    /// The thread or session that another agent's record names.
-    pub(crate) fn thread(&self) -> Option<&str> {
-        self.table.session()
+    /// The agent, where it is another one, and the thread or session that its record names.
+    pub(crate) fn thread(&self) -> Option<(&'static str, &str)> {
+        self.table.thread()
     }
 
     /// What another agent's record says was used, model by model, and how the agent says it.

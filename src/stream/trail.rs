@@ -243,12 +243,13 @@ impl TableValues {
     pub(crate) fn close_model(&mut self, below: Trail) {
         self.by_model.retain(|(_, name, _)| *name != self.model);
         let names: usize = self.by_model.iter().map(|(_, name, _)| name.len()).sum();
-        if let Some(path) = each(below.paths).next()
-            && self.by_model.len() < MODELS_MAX
-            && names + self.model.len() <= TEXTS_MAX
-        {
-            let row = PATHS[path].0;
-            self.by_model.push((row, self.model.clone(), self.figures(row)));
+        let Some(path) = each(below.paths).next() else { return };
+        let row = PATHS[path].0;
+        let figures = self.figures(row);
+        let has_room = self.by_model.len() < MODELS_MAX && names + self.model.len() <= TEXTS_MAX;
+        // Others may have objects of models at the same place, with other figures in them.
+        if has_room && figures.has_usage() {
+            self.by_model.push((row, self.model.clone(), figures));
         }
     }
 
@@ -281,18 +282,24 @@ impl TableValues {
         demanded.all(|(path, (_, item, _))| !matches!(item, Item::Is(_)) || self.present >> path & 1 == 1)
     }
 
-    /// Whether a record of this `type` has the form of Claude Code's, but with cached tokens inside its
-    /// `input`.
-    pub(crate) fn has_cached_inside(&self, kind: &str, tokens: &Tokens) -> bool {
+    /// The row of a record of this `type` that has the form of Claude Code's, but cached tokens inside its
+    /// `input`; and what its `tokens` are in the four classes.
+    pub(crate) fn as_claude(&self, kind: &str, tokens: &Tokens) -> Option<(&'static Dialect, Tokens)> {
         if self.present & AS_CLAUDE == 0 {
-            return false;
+            return None;
         }
-        let is_row = |row: &Dialect| (row.adds, row.cached, row.carrier) == (Adds::AsClaude, Cached::Inside, kind);
         let Tokens { input, output, cache_write, cache_read } = *tokens;
-        // By the total, too: a gateway may add one to usage whose cached tokens are beside.
-        cache_write.saturating_add(cache_read) <= input
-            && (0..ROWS.len())
-                .any(|row| is_row(&ROWS[row]) && self.figures(row).total == Some(input.saturating_add(output)))
+        let (own, cached) = (input.saturating_add(output), cache_write.saturating_add(cache_read));
+        // A gateway may add a total to usage whose cached tokens are beside: what that has beyond the parts
+        // are those, and no reasoning.
+        let is_ours = |beyond: u64| beyond == 0 || ![cached, cache_write, cache_read].contains(&beyond);
+        let is_row = |row: &Dialect| (row.adds, row.cached, row.carrier) == (Adds::AsClaude, Cached::Inside, kind);
+        let row = ROWS.iter().enumerate().find(|(_, row)| is_row(row))?;
+        let total = self.figures(row.0).total?;
+        let fits = cached <= input && total.checked_sub(own).is_some_and(is_ours);
+        let figures =
+            Figures { input: Some(input), output: Some(output), cache_write, cache_read, ..Figures::default() };
+        fits.then(|| (row.1, row.1.told(None, &Figures { total: Some(total), ..figures }).usage.tokens))
     }
 
     /// The row by which a record of this `type` carries usage.
@@ -302,15 +309,15 @@ impl TableValues {
         }
         let mut rows = ROWS.iter().enumerate().filter(|(_, of)| of.carrier == kind && of.adds != Adds::AsClaude);
         rows.find(|(row, _)| {
-            let figures = self.figures(*row);
-            let has_usage = figures.input.or(figures.output).is_some();
+            let has_usage = self.figures(*row).has_usage();
             self.is_carrier(*row) && (has_usage || self.by_model.iter().any(|(of, ..)| of == row))
         })
     }
 
-    /// The session that a record names, whichever agent wrote it.
-    pub(crate) fn session(&self) -> Option<&str> {
-        self.texts.iter().find(|(path, _)| PATHS[*path].1 == Item::Session).map(|(_, text)| text.as_str())
+    /// The agent that wrote a record, and the thread or session that it names.
+    pub(crate) fn thread(&self) -> Option<(&'static str, &str)> {
+        let (path, text) = self.texts.iter().find(|(path, _)| PATHS[*path].1 == Item::Session)?;
+        Some((ROWS[PATHS[*path].0].agent, text))
     }
 
     /// What a record says by a row, model by model.

@@ -32,6 +32,7 @@ macro_rules! shared_ledger_tests {
             a_resumed_thread_counts_what_is_new,
             threads_and_processes_in_one_stream_are_told_apart,
             block_mode_does_not_stop_a_resumed_thread_for_its_earlier_turns,
+            a_resumed_session_of_records_like_claude_codes_counts_what_is_new,
             a_price_holds_for_what_is_new_of_a_thread,
             a_thread_of_a_killed_run_is_neither_lost_nor_counted_twice,
             a_run_under_way_does_not_take_back_the_mark_of_another,

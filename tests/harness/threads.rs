@@ -193,3 +193,14 @@ pub fn without_its_ledger_a_run_counts_a_thread_whole(unreachable: &OsStr) {
     assert!(err.ends_with(NOTE) && err.contains("going on without"), "{err}");
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
+
+pub fn a_resumed_session_of_records_like_claude_codes_counts_what_is_new(path: &OsStr) {
+    let result = |input: u64, total: u64| {
+        let usage = format!(r#"{{"input_tokens":{input},"output_tokens":10,"total_tokens":{total}}}"#);
+        format!("{{\"type\":\"result\",\"session_id\":\"q\",\"usage\":{usage}}}\n")
+    };
+    assert_eq!(count(path, &[], &result(1000, 1010)).1, [1000, 10, 0, 0]);
+    let (ran, more) = count(path, &[], &result(3000, 3010));
+    assert_eq!(more, [2000, 0, 0, 0]);
+    assert!(ran.err.contains("took off 1,010 tokens that earlier processes spent"), "{}", ran.err);
+}
