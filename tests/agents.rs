@@ -301,6 +301,39 @@ fn a_thread_is_that_of_the_agent_that_named_it() {
     }
 }
 
+/// A call of Cline, and the result of its run.
+fn cline(input: u64, output: u64) -> String {
+    format!(r#"{{"type":"agent_event","event":{{"type":"usage","inputTokens":{input},"outputTokens":{output}}}}}"#)
+}
+
+fn cline_result(input: u64, output: u64, usd: &str) -> String {
+    let usage = format!(r#"{{"inputTokens":{input},"outputTokens":{output},"totalCost":{usd}}}"#);
+    format!(r#"{{"type":"run_result","aggregateUsage":{usage},"model":{{"id":"m"}}}}"#)
+}
+
+#[test]
+fn a_settlement_without_spawned_agents_takes_nothing_off() {
+    let lines = [cline(1000, 50), cline(1000, 50), cline_result(1000, 50, "0.01")];
+    let (_, facts) = summary(&["-q"], lines.join("\n").as_bytes());
+    assert_eq!((tokens(&facts), facts["usd"].as_f64()), ([2000, 100, 0, 0], Some(0.02)));
+    assert_eq!(facts["unpriced"], serde_json::json!([]), "all is settled under a model whose cost is told");
+    // The next run counts too, be the one before without its result.
+    let next = [cline(500, 10), cline_result(500, 10, "0.005")];
+    assert_eq!(counted(&[&lines[..], &next].concat().iter().map(String::as_str).collect::<Vec<_>>()), 2610);
+    assert_eq!(counted(&[&lines[..2], &next].concat().iter().map(String::as_str).collect::<Vec<_>>()), 2610);
+}
+
+#[test]
+fn a_cost_that_is_told_needs_no_price() {
+    for agent in ["opencode", "pi"] {
+        let stream = STREAMS.iter().find(|stream| stream.agent == agent).expect("in the table");
+        let args = ["-q", "-m", "block", "-l", "1usd", "--unpriced", "refuse"];
+        let (ran, facts) = summary(&args, text(stream.lines).as_bytes());
+        assert_eq!((ran.code(), ran.err.as_str()), (Some(0), ""), "{agent}");
+        assert_eq!(facts["unpriced"], serde_json::json!([]), "{agent}");
+    }
+}
+
 /// A record of Qwen Code: the input of `figures` has the cached tokens in it.
 fn qwen(kind: &str, id: &str, [input, output, cached, total]: [u64; 4], beside: &str) -> String {
     let usage = format!(

@@ -151,13 +151,22 @@ fn tell(dialect: &Dialect, told: &[Told<'_>], session: &mut Session, pricer: &mu
     let (mut tally, mut estimate) = (Tally::default(), 0_u64);
     for Told { model, usage, cost, .. } in told {
         let model = pricer.id(*model);
-        // Only the prompt of one call can be above the bound of a price.
-        let prompt = if dialect.tells == Tells::Live { usage.tokens.prompt() } else { 0 };
-        let own = pricer.cost_at(model, &Usage { tokens: usage.tokens, ..Usage::default() }, prompt);
-        let is_told = cost.filter(|_| !pricer.overrides(model));
-        estimate = estimate.saturating_add(if own.is_estimate && is_told.is_none() { own.micro_usd } else { 0 });
-        let micro_usd = is_told.unwrap_or(own.micro_usd);
-        tally.add(&model, Spend { tokens: usage.tokens, micro_usd });
+        let mut tokens = usage.tokens;
+        let mut cost = cost.filter(|_| !pricer.has_own_price(model));
+        if dialect.adds == Adds::Settles {
+            // It may lack what spawned agents used, which was counted live, and their part of the cost.
+            tokens = tokens.max(session.live.sum().tokens);
+            cost = cost.map(|cost| pricer.scaled(cost, model, usage.tokens, tokens));
+        }
+        // A cost that is told needs no price. Only the prompt of one call can be above the bound of one.
+        let prompt = if dialect.tells == Tells::Live { tokens.prompt() } else { 0 };
+        let usage = Usage { tokens, ..Usage::default() };
+        let micro_usd = cost.unwrap_or_else(|| {
+            let own = pricer.cost_at(model, &usage, prompt);
+            estimate = estimate.saturating_add(if own.is_estimate { own.micro_usd } else { 0 });
+            own.micro_usd
+        });
+        tally.add(&model, Spend { tokens, micro_usd });
     }
     match dialect.adds {
         Adds::Each => session.settled.add_all(&tally),

@@ -18,7 +18,7 @@ use crate::count::pricer::Pricer;
 use crate::count::session::parse_version;
 use crate::count::sessions::Sessions;
 use crate::count::settle::settle;
-use crate::count::tally::Tally;
+use crate::count::tally::{ModelId, Tally};
 use crate::count::tokens::{Class, Counts, Spend, Tokens, Usage};
 use crate::stream::paths::{Owner, Span, TextField};
 use crate::stream::record::{Iteration, Record};
@@ -69,9 +69,12 @@ impl Meter {
         Meter { pricer: Pricer::new(prices), resumes, ..Meter::default() }
     }
 
-    /// Names of the models that were used and have no price.
+    /// Names of the models that were used and have no price. What was counted under one and has been settled
+    /// under another needs none.
     pub(crate) fn unpriced(&self) -> impl Iterator<Item = &str> {
-        self.pricer.unpriced()
+        let all = self.sessions.by_model();
+        let is_used = move |model: &ModelId| !all.get(model).is_zero();
+        self.pricer.unpriced().filter(is_used).map(|model| self.pricer.name(model))
     }
 
     pub(crate) fn prices(&self) -> &Prices {

@@ -45,9 +45,9 @@ impl Pricer {
         self.names.name(id)
     }
 
-    /// Names of the models that were used and have no price.
-    pub(crate) fn unpriced(&self) -> impl Iterator<Item = &str> {
-        self.unpriced.iter().map(|model| self.names.name(*model))
+    /// The models that were used and have no price.
+    pub(crate) fn unpriced(&self) -> impl Iterator<Item = ModelId> {
+        self.unpriced.iter().copied()
     }
 
     pub(crate) fn prices(&self) -> &Prices {
@@ -57,6 +57,12 @@ impl Pricer {
     /// Whether the user said what a model costs, whatever the vendor says.
     pub(crate) fn overrides(&mut self, model: ModelId) -> bool {
         self.price(model).is_users
+    }
+
+    /// Whether the user gave a price for a model itself, and not only for those that have none.
+    pub(crate) fn has_own_price(&mut self, model: ModelId) -> bool {
+        let price = self.price(model);
+        price.is_users && price.is_known
     }
 
     /// Whether what a model costs is that of another, since it has no price of its own.
@@ -102,6 +108,14 @@ impl Pricer {
             self.news.push(model);
         }
         Cost { micro_usd, is_estimate: !known && !is_users }
+    }
+
+    /// A cost that was told for `of`, raised to what `all`, with more tokens of the model, cost at that rate.
+    pub(crate) fn scaled(&mut self, cost: u64, model: ModelId, of: Tokens, all: Tokens) -> u64 {
+        let price = self.price(model);
+        let [of, all] = [of, all].map(|tokens| price.cost(&Usage { tokens, ..Usage::default() }, 0));
+        let scaled = (u128::from(cost) * u128::from(all)).checked_div(u128::from(of));
+        scaled.map_or(cost, |scaled| u64::try_from(scaled).unwrap_or(u64::MAX)).max(cost)
     }
 
     /// The tokens of several requests with what they cost at the price of a model.
