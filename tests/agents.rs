@@ -301,6 +301,30 @@ fn a_thread_is_that_of_the_agent_that_named_it() {
     }
 }
 
+#[test]
+fn earlier_versions_are_counted() {
+    for (case, line, want) in [
+        (
+            "reasoning inside the output, as the total tells",
+            r#"{"type":"step_finish","sessionID":"s","part":{"tokens":{"total":1091,"input":940,"output":51,"reasoning":20,"cache":{"read":100,"write":0}}}}"#,
+            [940, 51, 0, 100],
+        ),
+        (
+            "no figures by model",
+            r#"{"type":"result","status":"success","stats":{"total_tokens":6233,"input_tokens":6000,"output_tokens":136,"cached":600,"input":5400}}"#,
+            [5400, 233, 0, 600],
+        ),
+        (
+            "nor cached tokens",
+            r#"{"type":"result","stats":{"total_tokens":6233,"input_tokens":6000,"output_tokens":136,"duration_ms":91}}"#,
+            [6000, 233, 0, 0],
+        ),
+    ] {
+        let (ran, facts) = summary(&["-q"], text(&[line]).as_bytes());
+        assert_eq!((tokens(&facts), ran.err.as_str()), (want, ""), "{case}");
+    }
+}
+
 /// A call of Cline, and the result of its run.
 fn cline(input: u64, output: u64) -> String {
     format!(r#"{{"type":"agent_event","event":{{"type":"usage","inputTokens":{input},"outputTokens":{output}}}}}"#)

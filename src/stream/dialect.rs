@@ -232,6 +232,21 @@ pub(crate) const ROWS: &[Dialect] = &[
         ],
         ..DEFAULT
     },
+    // Before its figures came by model.
+    Dialect {
+        agent: "Gemini",
+        carrier: "result",
+        tells: Tells::AtEnd,
+        cached: Cached::Inside,
+        reasoning: Reasoning::FromTotal,
+        paths: &[
+            (Item::Input, "stats.input_tokens"),
+            (Item::Output, "stats.output_tokens"),
+            (Item::CacheRead, "stats.cached"),
+            (Item::Total, "stats.total_tokens"),
+        ],
+        ..DEFAULT
+    },
     Dialect {
         agent: "Droid",
         program: "droid",
@@ -336,8 +351,11 @@ impl Dialect {
         let (input, output) = (figures.input.unwrap_or_default(), figures.output.unwrap_or_default());
         let cached = cache_write.saturating_add(cache_read);
         let own_input = if self.cached == Cached::Inside { input.saturating_sub(cached) } else { input };
+        let prompt = own_input.saturating_add(cached);
         let output = match (self.reasoning, total) {
             (Reasoning::Inside, _) | (Reasoning::FromTotal, None) => output,
+            // Some versions of an agent have it inside: the total tells.
+            (Reasoning::Beside, Some(total)) if total == prompt.saturating_add(output) => output,
             (Reasoning::Beside, _) => output.saturating_add(reasoning),
             (Reasoning::FromTotal, Some(total)) => output.max(total.saturating_sub(input)),
         };
