@@ -58,6 +58,7 @@
 //!   bar.rs             a budget as a line with a bar
 //!   screen.rs          the owner of stderr
 //!   text.rs            cleans, measures and cuts text
+//! notice.rs            what a run has to report on the way
 //! run.rs               one stream's state, and why it stops
 //! budget.rs            limits, estimates, thresholds, verdicts
 //! scope.rs             what is used, reserved and granted, by all runs and by those of a command
@@ -73,6 +74,7 @@
 //!   scalar.rs          where strings end, and what they and other scalars say
 //!   record.rs          what one record says
 //!   dialect.rs         the table of other agents' streams
+//!   told.rs            what a record of another agent says was used, in the four classes
 //!   trail.rs           what a record has at the paths of that table
 //!   paths.rs           where wanted values stand
 //!   number.rs          JSON numbers as counts and money
@@ -86,6 +88,7 @@
 //!   sessions.rs        the sessions of a stream
 //!   keys.rs            maps whose keys are hashes
 //!   session.rs         per session, the live count and the confirmed figures
+//!   sighting.rs        what one record says of a message
 //!   messages.rs        the messages that may get further records
 //!   message.rs         one of them
 //!   pending.rs         the calls that must follow, and the least that they will use
@@ -120,6 +123,7 @@ pub mod count {
     pub(crate) mod session;
     pub(crate) mod sessions;
     pub(crate) mod settle;
+    pub(crate) mod sighting;
     pub mod tally;
     pub mod tokens;
     pub(crate) mod uncovered;
@@ -142,6 +146,7 @@ pub mod process {
     pub mod wrap;
     pub(crate) mod writers;
 }
+pub(crate) mod notice;
 pub mod run;
 pub mod scope;
 /// What people and scripts are shown.
@@ -167,6 +172,7 @@ pub mod stream {
     pub mod scan;
     pub(crate) mod search;
     pub mod sieve;
+    pub(crate) mod told;
     pub(crate) mod trail;
     pub(crate) mod values;
     pub(crate) mod wanted;

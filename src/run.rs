@@ -2,65 +2,24 @@
 //!
 //! The relay feeds it and the watch looks at it. It does no I/O and knows no clock.
 
-use std::time::Duration;
-
 use memchr::memchr;
 use serde::Serialize;
 
 use crate::amount::{Amounts, Unit};
-use crate::budget::{Budget, Budgets, ByScope, Estimate, Mode, StopAt, Threshold, Totals, Unfit};
+use crate::budget::{Budget, Budgets, ByScope, Estimate, Mode, StopAt, Threshold, Totals};
 use crate::count::finding::Finding;
 use crate::count::meter::Meter;
 use crate::count::price::Unpriced;
 use crate::count::tokens::{Classes, Counts, Spend};
+use crate::notice::{Notice, Unreachable};
 use crate::stream::course::{Course, NoUsage};
+use crate::stream::dialect::CLAUDE;
 use crate::stream::foreign::Foreign;
 use crate::stream::sieve::{Chunk, Sieve};
 
 /// With so many notices waiting to be shown, further findings are dropped.
 // A hostile stream could cause any number, with a model's name in each, while the screen is busy.
 const FINDINGS_MAX: usize = 100;
-
-/// Something to report on stderr, once.
-#[derive(Clone, Debug)]
-pub(crate) enum Notice {
-    /// A budget has passed a threshold; and whether its used amount was a lower bound then.
-    Budget(Threshold, Budget, bool),
-    /// Block mode stops before the next calls, which need at least so much of this budget.
-    NextCall(Budget, u64),
-    /// The estimate does not fit into a budget.
-    Unfit(Unfit),
-    /// The meter has found something out about the stream.
-    Finding(Finding),
-    /// Block mode stops because the ledger is unreachable.
-    Unreachable(Unreachable),
-    /// The line of this number cannot be counted, and nothing before it was.
-    Foreign(u64, Foreign),
-    /// The stream ended inside a record or an array.
-    Cut,
-    /// The stream ended without any usage.
-    NoUsage(NoUsage),
-}
-
-impl Notice {
-    /// Whether the run ends with what it tells.
-    pub(crate) fn ends_run(&self, mode: Mode) -> bool {
-        let ends = matches!(
-            self,
-            Notice::Budget(Threshold::Limit, ..) | Notice::NextCall(..) | Notice::Unfit(_) | Notice::Unreachable(_)
-        );
-        ends && mode == Mode::Block
-    }
-}
-
-/// Why block mode stops a run whose ledger is unreachable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unreachable {
-    /// It has been for as long as `--offline-grace` allows.
-    Grace(Duration),
-    /// The run has used what it had reserved.
-    Reservation,
-}
 
 /// Why block mode has stopped a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -191,7 +150,7 @@ impl Run {
     /// Whether lines are looked at for what they are: as long as nothing was counted or reported. Until
     /// then they do not pass the sieve, which looks at none.
     fn examines(&self) -> bool {
-        !self.course.is_explained() && !self.meter.usage_seen()
+        !self.meter.usage_seen() && self.course.is_open(self.lines())
     }
 
     /// Reports what a line or its record is that does not count. Returns whether there is such a report.
@@ -201,11 +160,16 @@ impl Run {
         }
         let foreign = if is_foreign { Foreign::of_line(self.sieve.head()) } else { record };
         let Some(foreign) = foreign else { return false };
+        if let Foreign::Agent(agent) = &foreign {
+            self.meter.agents.begin(agent);
+        }
         let foreign = if self.meter.agents.know_thread() { foreign.resumed() } else { foreign };
-        self.course.explain();
         let line = self.lines() + u64::from(!ends_line);
-        self.notify(Notice::Foreign(line, foreign));
-        true
+        let is_new = self.course.explain(&foreign, line);
+        if is_new {
+            self.notify(Notice::Foreign(line, foreign));
+        }
+        is_new
     }
 
     /// The stream has ended well, as far as its writer can tell. Reports that it had no usage, where
@@ -213,7 +177,11 @@ impl Run {
     /// sees no spend would let everything through.
     pub(crate) fn fails_without_usage(&mut self) -> bool {
         // GitHub Copilot CLI's `result` has a usage, without tokens in it.
-        if self.meter.usage_seen() && !self.course.tells_nothing {
+        if self.meter.usage_seen() && !self.course.tells_nothing() {
+            let is_zero = self.meter.total().tokens.is_zero();
+            if let Some(agent) = self.meter.agents.writer().filter(|agent| is_zero && *agent != CLAUDE) {
+                self.notify(Notice::NoUsage(NoUsage::Zero(agent)));
+            }
             return false;
         }
         if let Some(why) = self.course.explain_end() {
@@ -279,6 +247,11 @@ impl Run {
             self.stops_at_line_end = true;
             self.notify(Notice::Unreachable(why));
         }
+    }
+
+    /// The agent that told its usage last, or whose records came where none did, by its name.
+    pub(crate) fn agent(&self) -> Option<&'static str> {
+        self.meter.agents.writer().or_else(|| self.course.agent().map(|agent| agent.agent))
     }
 
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {

@@ -413,6 +413,108 @@ fn reasoning_beside_the_output_is_told_by_the_total() {
     assert_eq!(counted(&[&qwen("assistant", "a", [1000, 31, 1000, 1051], "")]), 1051);
 }
 
+/// A stream of one of the agents in the table.
+fn stream_of(agent: &str) -> &'static Stream {
+    STREAMS.iter().find(|stream| stream.agent == agent).expect("in the table")
+}
+
+#[test]
+fn the_summary_names_the_agent() {
+    for (stream, name) in [
+        ("Codex", "Codex"),
+        ("opencode", "opencode"),
+        ("Qwen Code", "Qwen Code"),
+        ("Gemini", "Gemini"),
+        ("Cursor", "Cursor"),
+        ("Copilot", "GitHub Copilot CLI"),
+        ("a transcript of Claude Code", "Claude Code"),
+        // The last one of several.
+        ("Claude Code, then Codex", "Codex"),
+    ] {
+        assert_eq!(summary(&["-q"], text(stream_of(stream).lines).as_bytes()).1["agent"], name, "{stream}");
+    }
+    let begun = r#"{"type":"system","subtype":"init","session_id":"s","claude_code_version":"2.1.300"}"#;
+    assert_eq!(summary(&["-q"], begun.as_bytes()).1["agent"], "Claude Code");
+    assert_eq!(summary(&["-q"], harness::assistant("m", 7).as_bytes()).1["agent"], Value::Null);
+}
+
+#[test]
+fn a_run_that_has_not_told_its_usage_is_a_lower_bound() {
+    for agent in ["Codex", "Gemini", "Droid"] {
+        let Stream { lines, said, .. } = stream_of(agent);
+        let (ran, facts) = summary(&["-q"], text(&lines[..2]).as_bytes());
+        assert_eq!((tokens(&facts), &facts["lower_bound"]), ([0; 4], &true.into()), "{agent}");
+        assert_eq!(ran.err, format!("budget-tee: {said}\n"), "{agent}");
+    }
+    // A second one behind usage that was told.
+    let codex = stream_of("Codex").lines;
+    let (_, facts) = summary(&["-q"], text(&[codex, &codex[..2]].concat()).as_bytes());
+    assert_eq!((tokens(&facts), &facts["lower_bound"]), (stream_of("Codex").tokens, &true.into()));
+}
+
+#[test]
+fn usage_of_zero_alone_is_pointed_out() {
+    for (agent, lines) in [
+        ("Codex", &[r#"{"type":"turn.completed","usage":{"input_tokens":0,"output_tokens":0}}"#][..]),
+        ("opencode", &[r#"{"type":"step_finish","part":{"tokens":{"input":0,"output":0}}}"#; 3]),
+        ("pi", &[r#"{"type":"message_end","message":{"role":"assistant","usage":{"input":0,"output":0}}}"#]),
+        ("Cline", &[r#"{"type":"agent_event","event":{"type":"usage","inputTokens":0,"outputTokens":0}}"#]),
+        (
+            "Qwen Code",
+            &[
+                r#"{"type":"system","subtype":"init","session_id":"q","qwen_code_version":"0.24.4"}"#,
+                r#"{"type":"assistant","session_id":"q","message":{"id":"a","usage":{"input_tokens":0,"output_tokens":0}}}"#,
+                r#"{"type":"result","session_id":"q","usage":{"input_tokens":0,"output_tokens":0}}"#,
+            ],
+        ),
+    ] {
+        let ran = run(&["-q", "-m", "block", "-l", "1M"], text(lines).as_bytes());
+        let said = format!(
+            "budget-tee: {agent} reports zero tokens: nothing is counted\nbudget-tee: note: it may be a gateway, or a call that failed\n"
+        );
+        assert_eq!((ran.code(), ran.err), (Some(0), said), "{agent}");
+    }
+}
+
+#[test]
+fn an_agent_is_recognised_behind_lines_of_a_log() {
+    for agent in ["Codex", "Gemini", "Droid", "Copilot"] {
+        let Stream { lines, said, tokens: want, .. } = stream_of(agent);
+        let (ran, facts) = summary(&["-q"], (["warning: a\n"; 3].concat() + &text(lines)).as_bytes());
+        assert_eq!(tokens(&facts), *want, "{agent}");
+        assert!(
+            ran.err.starts_with("budget-tee: line 1 is not a JSON record (\"warning: a\")\n"),
+            "{agent}: {}",
+            ran.err
+        );
+        assert!(ran.messages() == 2 && ran.err.ends_with(&format!("budget-tee: {said}\n")), "{agent}: {}", ran.err);
+    }
+}
+
+#[test]
+fn agents_that_tell_nothing_are_recognised() {
+    for (agent, lines) in [
+        (
+            "Mistral Vibe",
+            [
+                r#"{"id":"u","sessionId":"s","turnId":"t","generationStatus":"completed","type":"message","role":"user"}"#,
+                r#"{"id":"a","sessionId":"s","turnId":"t","generationStatus":"completed","type":"message","role":"assistant"}"#,
+            ],
+        ),
+        (
+            "Kimi Code",
+            [
+                r#"{"role":"meta","type":"system.version","version":"2.1.0"}"#,
+                r#"{"role":"meta","type":"session.resume_hint","session_id":"s","command":"kimi -r s"}"#,
+            ],
+        ),
+    ] {
+        let ran = run(&["-q", "-m", "block", "-l", "1M"], text(&lines).as_bytes());
+        let said = format!("budget-tee: {agent} does not report its usage: nothing is counted\n");
+        assert_eq!((ran.code(), ran.err), (Some(125), said), "{agent}");
+    }
+}
+
 #[test]
 fn imitations_in_other_places_do_not_count() {
     for line in [
@@ -490,7 +592,7 @@ fn the_advice_names_the_arguments_of_the_agent_that_is_run() {
     for (program, advice) in [
         ("codex", "run codex exec --json"),
         ("gemini", "run gemini --output-format stream-json"),
-        ("kimi", "Kimi CLI does not report its usage in its stream"),
+        ("kimi", "Kimi Code does not report its usage in its stream"),
         ("other", "run claude with --output-format stream-json --verbose"),
     ] {
         let path = folder.path().join(program);

@@ -9,9 +9,10 @@ use crate::count::session::Session;
 use crate::count::sessions::Sessions;
 use crate::count::tally::Tally;
 use crate::count::tokens::{Class, Counts, Spend, Tokens, Usage};
-use crate::stream::dialect::{Adds, Dialect, Tells, Told};
+use crate::stream::dialect::{Adds, Dialect, Tells};
 use crate::stream::paths::Owner;
 use crate::stream::record::Record;
+use crate::stream::told::Told;
 
 /// Of so many threads of a stream the marks are kept, the newest ones, and for a while of twice as many.
 // A loop has one thread after the other. A ledger gets those that have changed five times a second.
@@ -24,6 +25,10 @@ pub(crate) struct Agents {
     named: String,
     names: &'static str,
     threads: Threads,
+    /// The agent that told its usage last, or of which a record came that others do not write.
+    writer: Option<&'static str>,
+    /// The agent of a run that has begun and has not told yet what it used.
+    open: Option<&'static str>,
     /// How many records told what a call, a turn or a run used.
     calls: u64,
     /// An agent whose total was not the sum of its parts has been reported.
@@ -58,12 +63,15 @@ impl Agents {
         hasher: &RandomState,
     ) -> Option<Telling> {
         // Codex names the thread in a record of its own.
-        if let Some((agent, thread)) = record.thread().filter(|named| *named != (self.names, &self.named)) {
-            self.named.clear();
-            self.named.push_str(thread);
-            self.names = agent;
+        if let Some((of, thread)) = record.thread() {
+            self.begin(of);
+            if (self.names, self.named.as_str()) != (of.agent, thread) {
+                (self.named, self.names) = (thread.to_owned(), of.agent);
+            }
         }
         let (dialect, mut told) = record.told()?;
+        self.writer = Some(dialect.agent);
+        self.open = self.open.filter(|open| *open != dialect.agent);
         let named = if self.names == dialect.agent { &self.named } else { "" };
         let id = record.session().unwrap_or(named);
         let session = sessions.find(hasher.hash_one((dialect.agent, id)), pricer.id(None));
@@ -85,13 +93,37 @@ impl Agents {
     /// figures of the whole session. `seen` is what its messages used.
     pub(crate) fn turn(&mut self, record: &Record, seen: Option<Tokens>) -> (Tokens, Option<Finding>) {
         let mut usage = record.usage(Owner::Turn).unwrap_or_default();
-        let Some(of) = record.turn_of().filter(|of| of.is_cumulative) else { return (usage.tokens, None) };
+        let Some(of) = record.usage_of(Owner::Turn).filter(|of| of.is_cumulative) else { return (usage.tokens, None) };
         let id = record.session().unwrap_or_default();
         let is_known = self.threads.has(id);
         let carried = self.threads.take_off(id, [&mut usage]);
         let beyond = seen.map(|seen| usage.tokens.minus(seen)).filter(|beyond| !is_known && !beyond.is_zero());
         let may_carry = beyond.map(|beyond| Finding::MayCarry(of.agent, beyond));
         (usage.tokens, carried.map(Finding::CarriedOver).or(may_carry))
+    }
+
+    /// This agent wrote a record, where that is known.
+    pub(crate) fn wrote(&mut self, agent: Option<&'static str>) {
+        self.writer = agent.or(self.writer);
+    }
+
+    /// The agent that told its usage last, or of which a record came that others do not write.
+    pub(crate) fn writer(&self) -> Option<&'static str> {
+        self.writer
+    }
+
+    /// A run of this agent has begun: where it tells its usage at its end, something is untold from here on.
+    // Behind usage of others that is seen of an agent which names its thread, as Codex does: the sieve lets
+    // those records pass.
+    pub(crate) fn begin(&mut self, of: &Dialect) {
+        if of.tells == Tells::AtEnd {
+            self.open = Some(of.agent);
+        }
+    }
+
+    /// Whether a run has begun that has not told what it used.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
     }
 
     pub(crate) fn calls(&self) -> u64 {

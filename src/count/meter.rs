@@ -18,8 +18,10 @@ use crate::count::pricer::Pricer;
 use crate::count::session::parse_version;
 use crate::count::sessions::Sessions;
 use crate::count::settle::settle;
+use crate::count::sighting::Sighting;
 use crate::count::tally::{ModelId, Tally};
 use crate::count::tokens::{Class, Counts, Spend, Tokens, Usage};
+use crate::stream::dialect::CLAUDE;
 use crate::stream::paths::{Owner, Span, TextField};
 use crate::stream::record::{Iteration, Record};
 
@@ -44,22 +46,6 @@ pub struct Meter {
     findings: Vec<Finding>,
     /// Whether the wrapped command resumes a session; `None` for a filter.
     resumes: Option<bool>,
-}
-
-/// What one record says of a message.
-#[derive(Default)]
-struct Sighting<'a> {
-    id: Option<&'a str>,
-    parent: Option<&'a str>,
-    model: Option<&'a str>,
-    usage: Usage,
-    /// It is a `message_start` event.
-    starts: bool,
-    /// It is an `assistant` record, whose model is the one that served the response.
-    is_served: bool,
-    aborted: bool,
-    /// It asks for a tool.
-    asks: bool,
 }
 
 impl Meter {
@@ -109,7 +95,7 @@ impl Meter {
 
     /// Whether the total is a lower bound: something was counted that no `result` has settled.
     pub fn is_lower_bound(&self) -> bool {
-        self.sessions.is_open()
+        self.sessions.is_open() || self.agents.is_open()
     }
 
     /// The total by model, in the order in which the models were first seen.
@@ -154,10 +140,14 @@ impl Meter {
         self.usage_seen |= record.tells_usage(Owner::Message);
         let parent = record.text(TextField::Parent);
         let (aborted, asks) = (record.aborted, record.asks_for_tool);
+        if self.agents.writer().is_none() {
+            self.agents.wrote(record.usage_of(Owner::Message).map(|agent| agent.agent));
+        }
         let sighting = Sighting { id, parent, model, usage, is_served: true, aborted, asks, starts: false };
         let (at, is_new) = self.count_message(record, &sighting);
         self.count_iterations(record.iterations(Owner::Message), at);
         if record.is_transcript() {
+            self.agents.wrote(Some(CLAUDE));
             let session = self.session(record);
             self.sessions[session].confirm();
         }
@@ -270,12 +260,14 @@ impl Meter {
         // Every version of Claude Code that writes its model here writes its version too, and by that word
         // the sieve finds the record: without it, it counts nothing wherever it is read.
         if subtype == "init" && record.text(TextField::Version).is_none() {
+            self.agents.wrote(record.agent().map(|agent| agent.agent));
             return;
         }
         let at = self.session(record);
         let session = &mut self.sessions[at];
         match subtype {
             "init" => {
+                self.agents.wrote(Some(CLAUDE));
                 self.pending.clear();
                 let version = record.text(TextField::Version).and_then(parse_version);
                 session.version = version.or(session.version);
@@ -293,8 +285,10 @@ impl Meter {
     }
 
     fn result(&mut self, record: &Record) {
-        self.usage_seen |= record.tells_usage(Owner::Turn)
-            || [Span::Process, Span::SinceLast].iter().any(|span| record.models(*span).is_some());
+        let has_models = [Span::Process, Span::SinceLast].iter().any(|span| record.models(*span).is_some());
+        self.usage_seen |= has_models || record.tells_usage(Owner::Turn);
+        let other = record.usage_of(Owner::Turn).map(|agent| agent.agent);
+        self.agents.wrote(other.or(has_models.then_some(CLAUDE)));
         let at = self.session(record);
         let before = self.sessions[at].shown;
         // A wrapped command that resumes no session has no tokens of earlier runs.

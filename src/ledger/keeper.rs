@@ -17,8 +17,9 @@ use crate::ledger::store::{Admission, Failure, Handover, LEDGER_WAIT, Request, R
 use crate::ledger::window::Window;
 use crate::ledger::worker::{Worker, unix_now};
 use crate::ledger::{self, Location};
+use crate::notice::Unreachable;
 use crate::process::wake::lock;
-use crate::run::{Run, Unreachable};
+use crate::run::Run;
 use crate::show::text::{because, plural, reason, seconds, with_note};
 
 /// How often to look whether a call has been under way for too long.

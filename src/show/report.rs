@@ -12,7 +12,8 @@ use crate::count::price::Unpriced;
 use crate::count::tally::Tally;
 use crate::count::tokens::{Class, Classes, Spend, Tokens};
 use crate::error::{Exit, Outcome};
-use crate::run::{Notice, Run, StopReason, Unreachable};
+use crate::notice::{Notice, Unreachable};
+use crate::run::{Run, StopReason};
 use crate::show::bar::{GREEN, NAME_MAX, RED, YELLOW, budget_lines, is_lower_bound, text_color};
 use crate::show::text::{Style, plural, seconds, with_note};
 use crate::stream::course::NoUsage;
@@ -84,6 +85,10 @@ pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
             "the agent ended before its first message; see its own errors",
         ),
         Notice::NoUsage(NoUsage::Cut) => "no usage in the stream before it was cut".to_owned(),
+        Notice::NoUsage(NoUsage::Zero(agent)) => with_note(
+            format_args!("{agent} reports zero tokens: nothing is counted"),
+            "it may be a gateway, or a call that failed",
+        ),
         Notice::NoUsage(NoUsage::UnknownUsage) => {
             "the usage in the stream is in a form that is not known: nothing is counted".to_owned()
         }
@@ -193,9 +198,9 @@ fn finding_text(finding: &Finding, run: &Run, style: Style) -> String {
         }
         Finding::MayCarry(agent, tokens) => {
             let all = exact(Classes::default().count(tokens));
-            format!(
-                "{agent} tells {all} tokens beyond its messages: those of subagents, or, where the session was \
-                 resumed, those of earlier runs"
+            with_note(
+                format_args!("{agent} reports {all} tokens beyond its messages"),
+                "they are of subagents, or of earlier runs if the session was resumed",
             )
         }
         Finding::CarriedOver(tokens) => {

@@ -38,6 +38,8 @@ struct Summary<'a> {
     /// The signal that ended the run, by its name.
     signal: Option<&'static str>,
     name: Option<&'a str>,
+    /// Who wrote the stream, where that is known.
+    agent: Option<&'static str>,
     mode: Mode,
     stopped_by: Option<StopReason>,
     lower_bound: bool,
@@ -103,6 +105,7 @@ pub fn summary(run: &Run, exit: Exit, started: SystemTime, ended: SystemTime) ->
         exit_code: exit.code(),
         signal: exit.signal(),
         name: run.name.as_deref(),
+        agent: run.agent(),
         mode: run.mode,
         // A signal or a failure may end a run that was being stopped.
         stopped_by: run.stop_reason().filter(|_| outcome == Outcome::Stopped),

@@ -5,6 +5,11 @@ use crate::stream::foreign::Foreign;
 use crate::stream::paths::TextField;
 use crate::stream::scan::Scanned;
 
+/// Behind so many lines that are no records an agent may be recognised.
+// Programs write a few lines to a log before their first record. To look at all lines of a text would cost
+// much more than to skip them.
+const LOOKS_FOR: u64 = 1000;
+
 /// What is known of a stream that ended without any usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoUsage {
@@ -14,6 +19,8 @@ pub(crate) enum NoUsage {
     Cut,
     /// It has usage objects in which nothing is known.
     UnknownUsage,
+    /// This agent has told its usage, and not one token.
+    Zero(&'static str),
     Unknown,
 }
 
@@ -27,12 +34,14 @@ pub(crate) struct Course {
     has_begun: bool,
     /// A record of a known agent has come: others between them need no explanation.
     is_known: bool,
-    /// It is that of an agent which never tells its usage.
-    pub(crate) tells_nothing: bool,
+    /// The other agent whose records came, before any usage.
+    agent: Option<&'static Dialect>,
     /// A usage object has come in which no count is known.
     has_unknown_usage: bool,
-    /// The user has been told that, and why, nothing counts.
+    /// The user has been told why nothing counts.
     is_explained: bool,
+    /// As long as fewer lines than this have come, an agent may still be recognised behind what was told.
+    looks_until: u64,
     /// The stream ended inside a record.
     pub(crate) is_cut: bool,
 }
@@ -54,8 +63,8 @@ impl Course {
         }
         self.has_unknown_usage |= record.has_unknown_usage();
         let foreign = Foreign::of_record(record);
-        self.is_known |= (record.session().is_some() || record.thread().is_some()) || Foreign::is_agents(record);
-        self.tells_nothing |= matches!(foreign, Some(Foreign::Agent(Dialect { tells: Tells::Never, .. })));
+        self.agent = record.agent().or(self.agent);
+        self.is_known |= record.session().is_some() || record.thread().is_some() || self.agent.is_some();
         foreign.filter(|foreign| !self.is_known || !matches!(foreign, Foreign::Json(_)))
     }
 
@@ -64,14 +73,31 @@ impl Course {
         self.idle_since_turn.then_some(self.turns)
     }
 
-    /// Whether the user has been told why nothing counts; once is enough.
-    pub(crate) fn is_explained(&self) -> bool {
-        self.is_explained
+    /// The other agent whose records came, before any usage.
+    pub(crate) fn agent(&self) -> Option<&'static Dialect> {
+        self.agent
     }
 
-    /// The user is told now.
-    pub(crate) fn explain(&mut self) {
+    /// Whether it is that of an agent which never tells its usage.
+    pub(crate) fn tells_nothing(&self) -> bool {
+        self.agent.is_some_and(|agent| agent.tells == Tells::Never)
+    }
+
+    /// Whether there may be something to tell of what comes behind so many lines.
+    pub(crate) fn is_open(&self, lines: u64) -> bool {
+        !self.is_explained || lines < self.looks_until
+    }
+
+    /// The user is to be told, in this line, what cannot be counted live. Returns whether that is new: of
+    /// lines that are no records the first one is enough, but an agent is told behind them too.
+    pub(crate) fn explain(&mut self, foreign: &Foreign, line: u64) -> bool {
+        let is_text = matches!(foreign, Foreign::Text(_) | Foreign::Json(_));
+        let is_new = !self.is_explained || !is_text;
+        if is_new {
+            self.looks_until = if is_text { line.saturating_add(LOOKS_FOR) } else { 0 };
+        }
         self.is_explained = true;
+        is_new
     }
 
     /// What is known of the stream, where it has ended without any usage and nothing has explained that.

@@ -4,7 +4,8 @@
 //! writes records of the same form, a row says what differs. The rows come from streams that the
 //! unmodified programs wrote against a mock API in November 2026.
 
-use crate::count::tokens::{Tokens, Usage};
+/// The agent whose form `paths` describes.
+pub(crate) const CLAUDE: &str = "Claude Code";
 
 /// How an agent's records are read.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(crate) struct Dialect {
     pub(crate) words: &'static [&'static str],
     pub(crate) tells: Tells,
     pub(crate) cached: Cached,
-    reasoning: Reasoning,
+    pub(crate) reasoning: Reasoning,
     pub(crate) adds: Adds,
     /// Its figures are those of the whole thread or session so far, what was used before it was resumed
     /// included; what is above those before adds. Such a row has no cost and no models.
@@ -51,7 +52,7 @@ pub(crate) enum Cached {
 
 /// Whether reasoning is a part of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reasoning {
+pub(crate) enum Reasoning {
     Inside,
     Beside,
     /// The output is what the total has beyond the input.
@@ -85,6 +86,8 @@ pub(crate) enum Item {
     Cost,
     Session,
     Model,
+    /// A text that the agent's records have and others do not, whatever their `type`.
+    Mark,
     /// This text, or the record carries no usage.
     Is(&'static str),
 }
@@ -152,7 +155,7 @@ pub(crate) const ROWS: &[Dialect] = &[
         cached: Cached::Inside,
         reasoning: Reasoning::FromTotal,
         adds: Adds::AsClaude,
-        paths: &[(Item::Total, "message.usage.total_tokens")],
+        paths: &[(Item::Total, "message.usage.total_tokens"), (Item::Mark, "qwen_code_version")],
         ..DEFAULT
     },
     Dialect {
@@ -278,46 +281,28 @@ pub(crate) const ROWS: &[Dialect] = &[
     },
     Dialect { agent: "Amp", program: "amp", arguments: "-x --stream-json", ..DEFAULT },
     Dialect {
+        agent: "Kimi Code",
+        program: "kimi",
+        // Before those of others that begin alike.
+        kinds: &["system.version", "session.resume_hint"],
+        tells: Tells::Never,
+        ..DEFAULT
+    },
+    Dialect {
+        agent: "Mistral Vibe",
+        program: "vibe",
+        tells: Tells::Never,
+        paths: &[(Item::Mark, "generationStatus")],
+        ..DEFAULT
+    },
+    Dialect {
         agent: "GitHub Copilot CLI",
         program: "copilot",
         kinds: &["session.*", "assistant.*", "model.*", "user.message"],
         tells: Tells::Never,
         ..DEFAULT
     },
-    Dialect { agent: "Kimi CLI", program: "kimi", tells: Tells::Never, ..DEFAULT },
-    Dialect { agent: "Mistral Vibe", program: "vibe", tells: Tells::Never, ..DEFAULT },
 ];
-
-/// What a record says of one model, by item.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Figures {
-    pub(crate) input: Option<u64>,
-    pub(crate) output: Option<u64>,
-    pub(crate) cache_write: u64,
-    pub(crate) cache_read: u64,
-    pub(crate) reasoning: u64,
-    pub(crate) total: Option<u64>,
-    /// Micro-dollars.
-    pub(crate) cost: Option<u64>,
-}
-
-impl Figures {
-    /// Whether they say what was used.
-    pub(crate) fn has_usage(&self) -> bool {
-        self.input.or(self.output).is_some()
-    }
-}
-
-/// What was used, in the four classes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Told<'a> {
-    pub(crate) model: Option<&'a str>,
-    pub(crate) usage: Usage,
-    /// In micro-dollars.
-    pub(crate) cost: Option<u64>,
-    /// The record tells another total.
-    pub(crate) differs: bool,
-}
 
 /// The words that the sieve must know for the rows.
 pub(crate) fn words() -> impl Iterator<Item = &'static &'static str> {
@@ -342,34 +327,6 @@ pub(crate) fn agent_named(program: &str) -> Option<&'static Dialect> {
 pub fn agents() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     let named = ROWS.iter().filter(|row| !row.program.is_empty());
     named.map(|row| (row.agent, row.program, row.arguments))
-}
-
-impl Dialect {
-    /// Brings figures to the four classes.
-    pub(crate) fn told<'a>(&self, model: Option<&'a str>, figures: &Figures) -> Told<'a> {
-        let Figures { cache_write, cache_read, reasoning, total, cost, .. } = *figures;
-        let (input, output) = (figures.input.unwrap_or_default(), figures.output.unwrap_or_default());
-        let cached = cache_write.saturating_add(cache_read);
-        let own_input = if self.cached == Cached::Inside { input.saturating_sub(cached) } else { input };
-        let prompt = own_input.saturating_add(cached);
-        let output = match (self.reasoning, total) {
-            (Reasoning::Inside, _) | (Reasoning::FromTotal, None) => output,
-            // Some versions of an agent have it inside: the total tells.
-            (Reasoning::Beside, Some(total)) if total == prompt.saturating_add(output) => output,
-            (Reasoning::Beside, _) => output.saturating_add(reasoning),
-            (Reasoning::FromTotal, Some(total)) => output.max(total.saturating_sub(input)),
-        };
-        let tokens = Tokens { input: own_input, output, cache_write, cache_read };
-        let sum = tokens.prompt().saturating_add(output);
-        // Agents that do not know a model's price say that it costs nothing.
-        let cost = cost.filter(|cost| *cost > 0);
-        Told {
-            model,
-            usage: Usage { tokens, ..Usage::default() },
-            cost,
-            differs: total.is_some_and(|total| total != sum),
-        }
-    }
 }
 
 #[cfg(test)]

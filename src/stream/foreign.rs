@@ -1,6 +1,6 @@
 //! What a stream is that cannot be counted, as far as the start of a line tells.
 
-use crate::stream::dialect::{self, Dialect, Tells};
+use crate::stream::dialect::{Dialect, Tells};
 use crate::stream::paths::TextField;
 use crate::stream::record::Record;
 
@@ -65,15 +65,10 @@ impl Foreign {
         }
     }
 
-    /// Whether it is a record of another agent that is known.
-    pub(crate) fn is_agents(record: &Record) -> bool {
-        record.text(TextField::Kind).and_then(dialect::agent_of).is_some()
-    }
-
     /// What a record is that cannot be counted live; `None` where it can.
     pub(crate) fn of_record(record: &Record) -> Option<Foreign> {
         let kind = record.text(TextField::Kind);
-        if let Some(agent) = kind.and_then(dialect::agent_of) {
+        if let Some(agent) = record.agent() {
             return (agent.tells != Tells::Live).then_some(Foreign::Agent(agent));
         }
         let is_known = record.session().is_some() || kind.is_some_and(|kind| KINDS.contains(&kind));

@@ -4,10 +4,11 @@
 //! mean for a total is the meter's business.
 
 use crate::count::tokens::{Tokens, Usage};
-use crate::stream::dialect::{Dialect, Told};
+use crate::stream::dialect::{self, Dialect};
 use crate::stream::number;
 use crate::stream::paths::{Field, Node, Number, OWNERS, Owner, Scalar, Span, Step, TEXTS, TextField};
 use crate::stream::scalar::{WANTED_MAX, lossy};
+use crate::stream::told::Told;
 use crate::stream::trail::{MODELS_MAX, TableValues};
 
 /// How many iterations of a message are kept; a real one has a handful.
@@ -169,9 +170,14 @@ impl Record {
         self.table.as_claude(kind, &usage.tokens)
     }
 
-    /// The other agent whose turn a record ends that has the form of Claude Code's.
-    pub(crate) fn turn_of(&self) -> Option<&'static Dialect> {
-        self.as_claude(Owner::Turn).map(|(row, _)| row)
+    /// The other agent whose usage this is, where the record has the form of Claude Code's.
+    pub(crate) fn usage_of(&self, owner: Owner) -> Option<&'static Dialect> {
+        self.as_claude(owner).map(|(row, _)| row)
+    }
+
+    /// The other agent that wrote it, where its `type` or a mark tells.
+    pub(crate) fn agent(&self) -> Option<&'static Dialect> {
+        self.table.marked().or_else(|| dialect::agent_of(self.text(TextField::Kind)?))
     }
 
     /// Whether it has such an object with a count in it that is known, be it zero.
@@ -191,7 +197,7 @@ impl Record {
     }
 
     /// The agent, where it is another one, and the thread or session that its record names.
-    pub(crate) fn thread(&self) -> Option<(&'static str, &str)> {
+    pub(crate) fn thread(&self) -> Option<(&'static Dialect, &str)> {
         self.table.thread()
     }
 

@@ -3,9 +3,10 @@
 //! A record is read once, key by key, for Claude Code and for all rows of the table together.
 
 use crate::count::tokens::Tokens;
-use crate::stream::dialect::{Adds, Cached, Dialect, Figures, Item, ROWS, Told};
+use crate::stream::dialect::{Adds, Cached, Dialect, Item, ROWS};
 use crate::stream::number;
 use crate::stream::paths::Scalar;
+use crate::stream::told::{Figures, Told};
 
 /// How many paths the rows have together.
 const PATHS_COUNT: usize = {
@@ -40,21 +41,26 @@ static PATHS: [(usize, Item, &str); PATHS_COUNT] = {
 
 const ALL: PathSet = PathSet::MAX >> (PathSet::BITS as usize - PATHS_COUNT);
 
-/// The paths of each row; those of rows whose records have Claude Code's form; and those of sessions.
+/// The paths of each row; those of rows whose records have Claude Code's form; those of sessions and marks,
+/// which a record of any `type` may have; and those of marks.
 const OF_ROWS: [PathSet; ROWS.len()] = SETS.0;
 const AS_CLAUDE: PathSet = SETS.1;
-const SESSIONS: PathSet = SETS.2;
-const SETS: ([PathSet; ROWS.len()], PathSet, PathSet) = {
-    let mut sets = ([0; ROWS.len()], 0, 0);
+const OF_ALL: PathSet = SETS.2;
+const MARKS: PathSet = SETS.3;
+const SETS: ([PathSet; ROWS.len()], PathSet, PathSet, PathSet) = {
+    let mut sets = ([0; ROWS.len()], 0, 0, 0);
     let mut path = 0;
     while path < PATHS_COUNT {
         let (row, item, _) = PATHS[path];
         sets.0[row] |= 1 << path;
-        if matches!(ROWS[row].adds, Adds::AsClaude) {
+        if matches!(ROWS[row].adds, Adds::AsClaude) && !matches!(item, Item::Mark) {
             sets.1 |= 1 << path;
         }
-        if matches!(item, Item::Session) {
+        if matches!(item, Item::Session | Item::Mark) {
             sets.2 |= 1 << path;
+        }
+        if matches!(item, Item::Mark) {
+            sets.3 |= 1 << path;
         }
         path += 1;
     }
@@ -190,7 +196,7 @@ impl TableValues {
     /// The `type` of the record is known.
     pub(crate) fn set_kind(&mut self, kind: &str) {
         let carriers = ROWS.iter().zip(OF_ROWS).filter(|(row, _)| row.carrier == kind);
-        self.active = carriers.fold(SESSIONS, |active, (_, paths)| active | paths);
+        self.active = carriers.fold(OF_ALL, |active, (_, paths)| active | paths);
     }
 
     pub(crate) fn active(&self) -> PathSet {
@@ -222,7 +228,8 @@ impl TableValues {
                     0
                 }
                 (Item::Is(wanted), Scalar::Text(text)) if wanted == text => 0,
-                (Item::Session | Item::Model | Item::Is(_), _) => continue,
+                (Item::Mark, Scalar::Text(_)) => 0,
+                (Item::Session | Item::Model | Item::Mark | Item::Is(_), _) => continue,
                 (Item::Cost, Scalar::Number(text)) => number::micro_dollars(text),
                 (_, Scalar::Number(text)) => number::count(text),
                 _ => continue,
@@ -265,7 +272,7 @@ impl TableValues {
                 Item::Reasoning => figures.reasoning = number,
                 Item::Total => figures.total = Some(number),
                 Item::Cost => figures.cost = Some(number),
-                Item::Session | Item::Model | Item::Is(_) => {}
+                Item::Session | Item::Model | Item::Mark | Item::Is(_) => {}
             }
         }
         figures
@@ -315,9 +322,14 @@ impl TableValues {
     }
 
     /// The agent that wrote a record, and the thread or session that it names.
-    pub(crate) fn thread(&self) -> Option<(&'static str, &str)> {
+    pub(crate) fn thread(&self) -> Option<(&'static Dialect, &str)> {
         let (path, text) = self.texts.iter().find(|(path, _)| PATHS[*path].1 == Item::Session)?;
-        Some((ROWS[PATHS[*path].0].agent, text))
+        Some((&ROWS[PATHS[*path].0], text))
+    }
+
+    /// The agent whose mark a record has.
+    pub(crate) fn marked(&self) -> Option<&'static Dialect> {
+        each(self.present & MARKS).next().map(|path| &ROWS[PATHS[path].0])
     }
 
     /// What a record says by a row, model by model.
