@@ -15,7 +15,7 @@ use crate::stream::dialect;
 // for, since a tool's output is full of `\u001b`. In this order at most one place in a thousand bytes of
 // recorded streams is looked at; another one had each `{"` at the start of a line looked at, which was 15 %
 // more instructions for lines of 300 bytes.
-const NEEDLES: [(&str, &[&str]); 13] = [
+const NEEDLES: [(&str, &[&str]); 14] = [
     // Escapes of letters and the underscore are `\u0041` to `\u007a`.
     ("005", &["\\u005"]),
     // They decide what a first `result` includes.
@@ -37,6 +37,8 @@ const NEEDLES: [(&str, &[&str]); 13] = [
     ("ry\"", &["\"compact_boundary\""]),
     // Tokens.
     ("ge\"", &["\"usage\"", "\"modelUsage\""]),
+    // Of other agents' words alone.
+    ("cs\"", &[]),
 ];
 
 /// A search.
