@@ -19,7 +19,7 @@ struct Stream {
     said: &'static str,
 }
 
-const STREAMS: [Stream; 12] = [
+const STREAMS: [Stream; 13] = [
     Stream {
         agent: "Codex",
         lines: &[
@@ -168,6 +168,20 @@ const STREAMS: [Stream; 12] = [
         ],
         tokens: [10, 51, 200, 100],
         messages: 1,
+        micro_usd: None,
+        said: "",
+    },
+    Stream {
+        agent: "Letta Code",
+        lines: &[
+            r#"{"type":"system","subtype":"init","session_id":"l","agent_id":"l","model":"m"}"#,
+            r#"{"type":"message","message_type":"reasoning_message","reasoning":"hm","session_id":"l"}"#,
+            r#"{"type":"message","message_type":"usage_statistics","prompt_tokens":940,"completion_tokens":51,"total_tokens":1091,"cached_input_tokens":60,"cache_write_tokens":40,"context_tokens":1091,"session_id":"l"}"#,
+            r#"{"type":"stream_event","event":{"message_type":"usage_statistics","prompt_tokens":1800,"completion_tokens":52,"total_tokens":2052,"cached_input_tokens":200,"cache_write_tokens":0},"session_id":"l"}"#,
+            r#"{"type":"result","subtype":"success","session_id":"l","usage":{"prompt_tokens":2740,"completion_tokens":103,"total_tokens":3143,"cached_input_tokens":260,"cache_write_tokens":40}}"#,
+        ],
+        tokens: [2740, 103, 40, 260],
+        messages: 2,
         micro_usd: None,
         said: "",
     },

@@ -279,6 +279,35 @@ pub(crate) const ROWS: &[Dialect] = &[
         ],
         ..DEFAULT
     },
+    Dialect {
+        agent: "Letta Code",
+        program: "letta",
+        arguments: "-p PROMPT --output-format stream-json",
+        carrier: "message",
+        words: &["\"usage_statistics\""],
+        paths: &[
+            (Item::Mark, "message_type"),
+            (Item::Input, "prompt_tokens"),
+            (Item::Output, "completion_tokens"),
+            (Item::CacheRead, "cached_input_tokens"),
+            (Item::CacheWrite, "cache_write_tokens"),
+            (Item::Total, "total_tokens"),
+        ],
+        ..DEFAULT
+    },
+    // With --include-partial-messages.
+    Dialect {
+        agent: "Letta Code",
+        carrier: "stream_event",
+        paths: &[
+            (Item::Input, "event.prompt_tokens"),
+            (Item::Output, "event.completion_tokens"),
+            (Item::CacheRead, "event.cached_input_tokens"),
+            (Item::CacheWrite, "event.cache_write_tokens"),
+            (Item::Total, "event.total_tokens"),
+        ],
+        ..DEFAULT
+    },
     Dialect { agent: "Amp", program: "amp", arguments: "-x --stream-json", ..DEFAULT },
     Dialect {
         agent: "Kimi Code",
