@@ -13,7 +13,7 @@ use crate::count::price::Unpriced;
 use crate::count::tokens::{Classes, Counts, Spend};
 use crate::notice::{Notice, Unreachable};
 use crate::stream::course::{Course, NoUsage};
-use crate::stream::dialect::CLAUDE;
+use crate::stream::dialect::{self, CLAUDE};
 use crate::stream::foreign::Foreign;
 use crate::stream::sieve::{Chunk, Sieve};
 
@@ -252,6 +252,12 @@ impl Run {
     /// The agent that told its usage last, or whose records came where none did, by its name.
     pub(crate) fn agent(&self) -> Option<&'static str> {
         self.meter.agents.writer().or_else(|| self.course.agent().map(|agent| agent.agent))
+    }
+
+    /// Whether the program that writes the stream goes on after TERM, and ends on INT.
+    pub(crate) fn needs_interrupt(&self) -> bool {
+        let run = self.program.as_deref().and_then(dialect::agent_named).map(|agent| agent.agent);
+        run.or(self.agent()).is_some_and(dialect::needs_interrupt)
     }
 
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {

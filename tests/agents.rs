@@ -530,6 +530,27 @@ fn agents_that_tell_nothing_are_recognised() {
 }
 
 #[test]
+fn an_agent_that_goes_on_after_term_is_interrupted_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let line = cline(2000, 50);
+    for (program, args, signal) in
+        [("cline", &[][..], "INT"), ("cline", &["--signal", "TERM"], "TERM"), ("other", &[], "TERM")]
+    {
+        let path = folder.path().join(program);
+        let script = format!(
+            "#!/bin/sh\ntrap 'echo INT >&2; exit' INT\ntrap 'echo TERM >&2; exit' TERM\necho '{line}'\nwhile :; do sleep 0.05; done\n"
+        );
+        std::fs::write(&path, script).expect("written");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("set");
+        let command = ["-q", "-m", "block", "-l", "1000", "--stop", "after"];
+        let ran = run(&[&command[..], args, &["--", path.to_str().expect("UTF-8")]].concat(), b"");
+        let got = ran.err.lines().find(|line| ["INT", "TERM"].contains(line));
+        assert_eq!((ran.code(), got), (Some(122), Some(signal)), "{program} {args:?}: {}", ran.err);
+    }
+}
+
+#[test]
 fn imitations_in_other_places_do_not_count() {
     for line in [
         r#"{"type":"item.completed","usage":{"input_tokens":9,"output_tokens":9}}"#,

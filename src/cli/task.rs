@@ -254,6 +254,7 @@ impl Options {
         let grace = self.kill_after.unwrap_or(Duration::from_secs(10));
         KillPolicy {
             signal: self.signal.map_or(Some(Signal::TERM), |FirstSignal(signal)| signal),
+            is_default: self.signal.is_none(),
             grace: Some(grace).filter(|grace| !grace.is_zero()),
             linger: self.linger.filter(|linger| !linger.is_zero()),
             idle: self.idle.filter(|idle| !idle.is_zero()),

@@ -86,8 +86,9 @@ impl Filter {
             return;
         }
         self.has_stopped = true;
-        if let (Some(pipe), Some(first)) = (self.pipe.take(), self.policy.signal) {
-            self.writers = Some(Writers::end(pipe, first, self.policy, job, now));
+        let policy = self.policy.with_interrupt(job.run().needs_interrupt());
+        if let (Some(pipe), Some(first)) = (self.pipe.take(), policy.signal) {
+            self.writers = Some(Writers::end(pipe, first, policy, job, now));
         }
     }
 

@@ -25,6 +25,8 @@ const QUIET_STEP: Duration = Duration::from_millis(20);
 pub struct KillPolicy {
     /// The first signal; `None` sends none to the writers of a filter.
     pub signal: Option<Signal>,
+    /// The user did not choose it: what the agent's program needs is sent in its place.
+    pub is_default: bool,
     /// How long to wait before each further signal; `None` sends none.
     pub grace: Option<Duration>,
     /// How long a command may stay after its `result` record; `None` for ever.
@@ -36,6 +38,13 @@ pub struct KillPolicy {
 }
 
 impl KillPolicy {
+    /// The same for a program that goes on after TERM, where this is one and no signal was chosen.
+    // To wait for KILL instead costs the grace, in which such a program goes on spending.
+    pub(crate) fn with_interrupt(self, needs_interrupt: bool) -> Self {
+        let signal = if self.is_default && needs_interrupt { Some(Signal::INT) } else { self.signal };
+        KillPolicy { signal, ..self }
+    }
+
     /// The first signal to a wrapped command, which always gets one.
     pub(crate) fn first(&self) -> Signal {
         self.signal.unwrap_or(Signal::TERM)

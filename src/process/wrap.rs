@@ -56,7 +56,7 @@ pub fn wrap(job: &mut Job, command: &[OsString], policy: KillPolicy) -> io::Resu
     let (child, output) = Child::start(command, shares_group)?;
     let mut wrap = Wrap {
         child,
-        policy,
+        policy: policy.with_interrupt(job.run().needs_interrupt()),
         reason: None,
         quiet: None,
         rest_due: None,

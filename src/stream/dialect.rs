@@ -28,6 +28,8 @@ pub(crate) struct Dialect {
     /// included; what is above those before adds. Such a row has no cost and no models.
     // They would need marks of their own.
     pub(crate) is_cumulative: bool,
+    /// The program goes on after TERM, and ends on INT.
+    needs_interrupt: bool,
     /// Where its values stand; `*` is any key, the name of a model.
     pub(crate) paths: &'static [(Item, &'static str)],
 }
@@ -104,6 +106,7 @@ const DEFAULT: Dialect = Dialect {
     reasoning: Reasoning::Inside,
     adds: Adds::Each,
     is_cumulative: false,
+    needs_interrupt: false,
     paths: &[],
 };
 
@@ -190,6 +193,7 @@ pub(crate) const ROWS: &[Dialect] = &[
         agent: "Cline",
         program: "cline",
         arguments: "--json",
+        needs_interrupt: true,
         kinds: &["hook_event", "agent_event"],
         carrier: "agent_event",
         cached: Cached::Inside,
@@ -350,6 +354,11 @@ pub(crate) fn agent_of(kind: &str) -> Option<&'static Dialect> {
 /// The agent that this program is.
 pub(crate) fn agent_named(program: &str) -> Option<&'static Dialect> {
     ROWS.iter().find(|row| row.program == program)
+}
+
+/// Whether the program of the agent with this name goes on after TERM, and ends on INT.
+pub(crate) fn needs_interrupt(agent: &str) -> bool {
+    ROWS.iter().any(|row| row.agent == agent && row.needs_interrupt)
 }
 
 /// All agents, with the arguments that make them write a stream.
