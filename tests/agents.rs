@@ -627,6 +627,8 @@ fn the_advice_names_the_arguments_of_the_agent_that_is_run() {
     for (program, advice) in [
         ("codex", "run codex exec --json"),
         ("gemini", "run gemini --output-format stream-json"),
+        ("kilo", "run kilo run --format json"),
+        ("omp", "run omp --mode json -p"),
         ("kimi", "Kimi Code does not report its usage in its stream"),
         ("other", "run claude with --output-format stream-json --verbose"),
     ] {

@@ -312,6 +312,9 @@ pub(crate) const ROWS: &[Dialect] = &[
         ],
         ..DEFAULT
     },
+    // These write records of the forms of opencode and pi.
+    Dialect { agent: "Kilo CLI", program: "kilo", arguments: "run --format json", ..DEFAULT },
+    Dialect { agent: "oh-my-pi", program: "omp", arguments: "--mode json -p", ..DEFAULT },
     Dialect { agent: "Amp", program: "amp", arguments: "-x --stream-json", ..DEFAULT },
     Dialect {
         agent: "Kimi Code",
