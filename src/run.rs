@@ -223,7 +223,9 @@ impl Run {
     /// Whether the run has used more, since the ledger last took in its spend, than was left of what
     /// it `reserved`, in a unit that is limited.
     pub(crate) fn has_outspent(&self, reserved: Amounts) -> bool {
-        let new = Amounts::of(&self.unrecorded(), self.classes);
+        // As amounts: what has only moved between classes is not new.
+        let [live, own] = [self.meter.total(), self.totals.own].map(|spend| Amounts::of(&spend, self.classes));
+        let new = live.minus(own);
         self.left_of(reserved).any(|(unit, left)| new.get(unit) > left)
     }
 
@@ -274,14 +276,10 @@ impl Run {
         self.is_stopped() && self.sieve.is_at_line_start()
     }
 
-    /// What is used, with this run's own spend that is not recorded yet.
+    /// What is used, with this run's own spend as it is now.
     fn used(&self) -> ByScope {
-        self.totals.used(self.unrecorded(), self.classes)
-    }
-
-    fn unrecorded(&self) -> Spend {
         // The ledger's word for `own` is taken, not this run's for what it has sent: a write may be lost.
-        self.meter.total().minus(self.totals.own)
+        self.totals.used(self.meter.total(), self.classes)
     }
 
     /// The budgets that have passed a threshold since the last call.

@@ -1,7 +1,7 @@
 //! Scopes: what is used, reserved and granted in each that binds a run, and whether its estimate fits.
 
 use crate::amount::{Amounts, Unit};
-use crate::count::tokens::{Classes, Counts, Spend};
+use crate::count::tokens::{Change, Classes, Spend};
 
 /// Which runs a budget covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +44,11 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// What counts towards the budgets, with `unrecorded`, which this run has spent beyond `own`.
-    pub(crate) fn used(&self, unrecorded: Spend, classes: Classes) -> ByScope {
-        let used = |spend: Spend| Amounts::of(&spend.plus(unrecorded), classes);
+    /// What counts towards the budgets, with what this run has spent by now in the place of `own`.
+    // Its difference to `own`, up or down: with a window, the sums may no longer have all of `own`.
+    pub(crate) fn used(&self, live: Spend, classes: Classes) -> ByScope {
+        let unrecorded = Change::between(self.own, live);
+        let used = |spend: Spend| Amounts::of(&unrecorded.apply(spend), classes);
         ByScope { overall: used(self.overall), command: used(self.command) }
     }
 }
@@ -70,5 +72,34 @@ impl Room {
         let of = |amounts: ByScope| amounts.get(self.scope, self.unit);
         let taken = of(used).saturating_add(of(reserved)).saturating_add(self.estimate);
         taken <= self.limit.saturating_add(of(granted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::count::tokens::Tokens;
+
+    #[test]
+    fn what_a_run_has_spent_by_now_replaces_what_is_recorded_of_it() {
+        let spend = |input, cache_read, micro_usd| Spend {
+            tokens: Tokens { input, cache_read, ..Tokens::default() },
+            micro_usd,
+        };
+        let own = spend(100, 0, 50);
+        for (overall, live, want) in [
+            // It has risen, fallen since, or moved between classes.
+            (spend(150, 20, 70), spend(110, 0, 60), (180, 80)),
+            (spend(150, 20, 70), spend(90, 0, 30), (160, 50)),
+            (spend(150, 20, 70), spend(0, 100, 50), (170, 70)),
+            // Most of `own` is no longer in the window.
+            (spend(10, 0, 5), spend(103, 0, 51), (13, 6)),
+            (spend(10, 0, 5), spend(80, 0, 0), (0, 0)),
+        ] {
+            let totals = Totals { overall, command: overall, own, ..Totals::default() };
+            let used = totals.used(live, Classes::default());
+            assert_eq!((used.overall.tokens, used.overall.micro_usd), want, "{overall:?} {live:?}");
+            assert_eq!(used.command, used.overall);
+        }
     }
 }

@@ -88,7 +88,7 @@ impl Meter {
         before != self.total
     }
 
-    /// The total of all sessions. It never goes down.
+    /// The total of all sessions. Its tokens never go down; its cost does where a settlement lowers an estimate.
     pub fn total(&self) -> Spend {
         self.total
     }

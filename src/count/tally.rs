@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::count::tokens::{Class, Counts, Spend};
+use crate::count::tokens::{Change, Class, Counts, Spend};
 
 /// Index of a model among the names of a stream.
 pub(crate) type ModelId = usize;
@@ -66,12 +66,22 @@ impl<K: Clone + PartialEq> Tally<K> {
         *entry = entry.plus(more);
     }
 
-    /// Raises what was spent on a model to at least `to`, field by field. Returns the increase.
-    pub(crate) fn raise(&mut self, model: &K, to: Spend) -> Spend {
+    /// Raises what was spent on a model to at least `to`, field by field.
+    pub(crate) fn raise(&mut self, model: &K, to: Spend) {
         let entry = self.entry(model);
-        let more = to.minus(*entry);
         *entry = entry.max(to);
-        more
+    }
+
+    /// Sets all of it to `to`, which names each model once. Tells what changes of which model.
+    pub(crate) fn replace(&mut self, to: Tally<K>, mut tell: impl FnMut(&K, Change)) {
+        let before = std::mem::replace(self, to);
+        for (model, spend) in self.iter() {
+            tell(model, Change::between(before.get(model), *spend));
+        }
+        let is_gone = |model: &K| self.iter().all(|(known, _)| known != model);
+        for (model, spend) in before.iter().filter(|(model, _)| is_gone(model)) {
+            tell(model, Change::between(*spend, Spend::default()));
+        }
     }
 }
 

@@ -139,6 +139,31 @@ impl From<Tokens> for Spend {
     }
 }
 
+/// What becomes of a figure of spend: field by field it rises, falls or stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) more: Spend,
+    pub(crate) less: Spend,
+}
+
+impl Change {
+    /// What leads from one figure to another.
+    pub(crate) fn between(before: Spend, after: Spend) -> Change {
+        Change { more: after.minus(before), less: before.minus(after) }
+    }
+
+    pub(crate) fn is_zero(self) -> bool {
+        self.more.is_zero() && self.less.is_zero()
+    }
+
+    /// A sum of which the figure is a part, after the change.
+    pub(crate) fn apply(self, sum: Spend) -> Spend {
+        // Nothing is taken off a field that is full: nobody knows what was added beyond that.
+        let minus = |sum: u64, less: u64| if sum == u64::MAX { sum } else { sum.saturating_sub(less) };
+        sum.plus(self.more).zip(self.less, minus)
+    }
+}
+
 /// A [`Spend`] as JSON has it.
 // Serde's `flatten` would do the same through a map of its own, at several times the cost for each record
 // of a ledger.

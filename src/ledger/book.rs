@@ -9,13 +9,13 @@ use serde::Deserialize;
 use crate::amount::Amounts;
 use crate::count::marks::{LEDGER_MARKS, Marks};
 use crate::count::tally::Tally;
-use crate::count::tokens::{Classes, Counts, Spend};
+use crate::count::tokens::{Change, Classes, Counts, Spend};
 use crate::ledger::entry::{Entry, EntryKind, VERSION};
 use crate::ledger::index::Index;
 #[cfg(feature = "redis")]
 use crate::ledger::limits::Limit;
 use crate::ledger::limits::Limits;
-use crate::ledger::runs::Runs;
+use crate::ledger::runs::{RunNews, Runs};
 use crate::ledger::spans::{Spans, seconds};
 use crate::ledger::window::Window;
 
@@ -166,59 +166,38 @@ impl Book {
 
     fn enter_spend(&mut self, entry: &Entry<'_>, now: f64) {
         let command = self.command(entry.name.as_deref());
-        let mut spent = Spend::default();
-        for (model, spend) in entry.models.iter() {
-            // Spend is cumulative for the run: only what is above its last entry is new.
-            let more = match &entry.run {
-                Some(id) => self.runs.with(id, |run| run.spent.raise(model, *spend)),
-                None => *spend,
-            };
-            let sum = self.model(model);
-            *sum = sum.plus(more);
-            spent = spent.plus(more);
-        }
-        if let Some(id) = &entry.run {
-            self.enter_run(id, entry, command);
-        }
+        let spent = entry.models_by(|name| self.model(name));
+        let sums = &mut self.model_sums;
+        // Spend is cumulative for the run: only what differs from its last entry is new.
+        let RunNews { command, change, history } = match &entry.run {
+            Some(id) => self.runs.enter(id, entry, command, spent, |model, change| {
+                sums[*model] = change.apply(sums[*model]);
+            }),
+            None => {
+                spent.iter().for_each(|(model, spend)| sums[*model] = sums[*model].plus(*spend));
+                let change = Change { more: spent.sum(), ..Change::default() };
+                RunNews { command, change, history: 0 }
+            }
+        };
+        self.history += history;
         let at = entry.spent_at(now);
         self.begin = self.begin.min(at);
-        if !spent.is_zero() {
-            self.pay(command, spent, at, now);
+        if !change.is_zero() {
+            self.pay(command, change, at, now);
         }
     }
 
-    fn enter_run(&mut self, id: &str, entry: &Entry<'_>, command: usize) {
-        let is_end = entry.kind == EntryKind::End;
-        let (history, ends) = self.runs.with(id, |run| {
-            run.command = command;
-            run.lines += 1;
-            if entry.kind == EntryKind::Start {
-                // It was taken for dead, and is not.
-                run.ended = false;
-                let (tokens, micro_usd) = (entry.estimate, entry.estimate_micro_usd);
-                run.reservation = Amounts { tokens: tokens.unwrap_or(0), micro_usd: micro_usd.unwrap_or(0) };
-            }
-            let ends = is_end && !run.ended;
-            let history = if ends { run.lines } else { u64::from(run.ended) };
-            (history, ends)
-        });
-        self.history += history;
-        if ends {
-            self.runs.end(id);
-        }
-    }
-
-    /// A command spent something at a time.
-    fn pay(&mut self, command: usize, spent: Spend, at: f64, now: f64) {
+    /// A command spent something at a time, or less than was known.
+    fn pay(&mut self, command: usize, change: Change, at: f64, now: f64) {
         // Kept beside the spans, which are forgotten: without a window everything counts.
-        self.sums[command] = self.sums[command].plus(spent);
+        self.sums[command] = change.apply(self.sums[command]);
         for (spans, from) in [
             (&mut self.windowed, self.window.as_ref().map_or(now, |window| window.from(now))),
             (&mut self.paced, now - PACE_OVER[0]),
         ] {
             if at >= from {
                 spans.forget(from);
-                spans.add(at, command, spent);
+                spans.change(at, command, change);
             }
         }
     }
@@ -298,6 +277,12 @@ impl Book {
         self.runs.get(run).map(|run| run.spent.sum()).unwrap_or_default()
     }
 
+    /// The models on which a run has spent something.
+    pub(crate) fn models_of(&self, run: &str) -> impl Iterator<Item = &str> {
+        let spent = self.runs.get(run).into_iter().flat_map(|run| run.spent.iter());
+        spent.filter(|(_, spend)| !spend.is_zero()).map(|(model, _)| self.models.name(*model))
+    }
+
     /// The runs that have not ended, with what they have reserved in tokens of `classes`.
     pub(crate) fn open_runs(&self, classes: Classes) -> Vec<OpenRun> {
         let name = |command: usize| Some(self.commands.name(command).to_owned()).filter(|name| !name.is_empty());
@@ -305,9 +290,10 @@ impl Book {
         open.map(|(id, name, reserved)| OpenRun { id, name, reserved }).collect()
     }
 
-    /// What was ever spent on each model.
+    /// What was ever spent on each model; models from which all has moved to others are left out.
     pub fn by_model(&self) -> Tally<String> {
-        self.models.names().map(str::to_owned).zip(self.model_sums.iter().copied()).collect()
+        let sums = self.models.names().zip(&self.model_sums).filter(|(_, spend)| !spend.is_zero());
+        sums.map(|(model, spend)| (model.to_owned(), *spend)).collect()
     }
 
     pub(crate) fn broken(&self) -> u64 {
@@ -345,10 +331,10 @@ impl Book {
         command
     }
 
-    fn model(&mut self, name: &str) -> &mut Spend {
+    fn model(&mut self, name: &str) -> usize {
         let model = self.models.add(name);
         self.model_sums.resize(self.model_sums.len().max(model + 1), Spend::default());
-        &mut self.model_sums[model]
+        model
     }
 }
 
@@ -378,7 +364,8 @@ impl Book {
 
     /// What was ever spent on a model.
     pub(crate) fn set_model(&mut self, name: &str, sum: Spend) {
-        *self.model(name) = sum;
+        let model = self.model(name);
+        self.model_sums[model] = sum;
     }
 
     /// What a command spent in a span of time that ends at `end`, in Unix seconds, and is one of those that

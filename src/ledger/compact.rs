@@ -2,10 +2,11 @@
 //!
 //! It touches no file: old lines go in one by one, lines to keep and then sums come out.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 
 use crate::count::tally::Tally;
+use crate::count::tokens::{Change, Counts, Spend};
 use crate::ledger::book::Book;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::index::Index;
@@ -23,6 +24,9 @@ const DAY: u64 = 86_400;
 const BY_MINUTE: f64 = 2.0 * 86_400.0;
 const BY_QUARTER: f64 = 40.0 * 86_400.0;
 
+/// Spend on models, by number.
+type Models = Vec<(usize, Spend)>;
+
 /// The entries of ended runs, summed up.
 // By numbers and not by names, and without the runs: a million records took 628 MB.
 #[derive(Debug, Default)]
@@ -31,7 +35,7 @@ pub(crate) struct Compaction {
     models: Index,
     runs: Runs,
     /// What was spent by a command on each model in a span of time with this end.
-    sums: HashMap<(u64, usize), Tally<usize>>,
+    sums: BTreeMap<(usize, u64), Tally<usize>>,
 }
 
 impl Compaction {
@@ -44,26 +48,59 @@ impl Compaction {
             return true;
         }
         let command = self.commands.add(entry.name.as_deref().unwrap_or_default());
-        let sum = self.sums.entry((span_end(entry.spent_at(now), now), command)).or_default();
-        for (model, spend) in entry.models.iter() {
-            // An entry is cumulative: what it adds to the last one of its run belongs to its own span.
-            let more = match &entry.run {
-                Some(run) => self.runs.with(run, |run| run.spent.raise(model, *spend)),
-                None => *spend,
-            };
-            sum.add(&self.models.add(model), more);
+        let end = span_end(entry.spent_at(now), now);
+        let spent = entry.models_by(|name| self.models.add(name));
+        let Some(run) = &entry.run else {
+            spent.iter().for_each(|(model, spend)| self.add(command, end, *model, *spend));
+            return false;
+        };
+        // An entry is cumulative: what it adds to the last one of its run belongs to its own span.
+        let (mut rises, mut falls) = (Models::new(), Models::new());
+        let news = self.runs.enter(run, &entry, command, spent, |model, Change { more, less }| {
+            rises.extend(Some((*model, more)).filter(|(_, more)| !more.is_zero()));
+            falls.extend(Some((*model, less)).filter(|(_, less)| !less.is_zero()));
+        });
+        if !falls.is_empty() {
+            self.take_off(news.command, news.change.less, &mut rises, falls);
         }
-        if let Some(run) = entry.run.filter(|_| entry.kind == EntryKind::End) {
-            self.runs.end(&run);
-        }
+        rises.into_iter().for_each(|(model, more)| self.add(news.command, end, model, more));
         false
+    }
+
+    fn add(&mut self, command: usize, end: u64, model: usize, spend: Spend) {
+        self.sums.entry((command, end)).or_default().add(&model, spend);
+    }
+
+    /// Takes `falls` of models off the latest spans of a command. Of them `less` was not spent at all; the rest has
+    /// moved to the models of `rises`, and stays in its span.
+    // The former first: what a book takes off the spans, which have no models, comes off the latest, too.
+    fn take_off(&mut self, command: usize, mut less: Spend, rises: &mut Models, mut falls: Models) {
+        for (_, sum) in self.sums.range_mut((command, 0)..=(command, u64::MAX)).rev() {
+            for (model, fall) in &mut falls {
+                let part = sum.get(model).min(*fall);
+                sum.subtract(*model, part);
+                *fall = fall.minus(part);
+                let gone = part.min(less);
+                less = less.minus(gone);
+                let mut moved = part.minus(gone);
+                for (model, rise) in &mut *rises {
+                    let part = moved.min(*rise);
+                    sum.add(model, part);
+                    *rise = rise.minus(part);
+                    moved = moved.minus(part);
+                }
+            }
+            if falls.iter().all(|(_, fall)| fall.is_zero()) {
+                break;
+            }
+        }
     }
 
     /// Passes on the sums as lines, the oldest first.
     pub(crate) fn finish(self, mut write: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut sums: Vec<_> = self.sums.into_iter().collect();
-        sums.sort_unstable_by_key(|(span, _)| *span);
-        for ((end, command), models) in sums {
+        sums.sort_unstable_by_key(|((command, end), _)| (*end, *command));
+        for ((command, end), models) in sums {
             let name = Some(self.commands.name(command)).filter(|name| !name.is_empty());
             let models = models.iter().map(|(model, spend)| (self.models.name(*model).to_owned(), *spend)).collect();
             let entry = Entry::new(EntryKind::Sum, None, name, seconds(end)).with(&models);
@@ -89,6 +126,8 @@ fn span_end(at: f64, now: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::window::Window;
+    use proptest::prelude::*;
 
     fn compacted(lines: &[String], now: f64) -> Vec<String> {
         let (mut book, mut compaction, mut out) = (Book::new(None), Compaction::default(), Vec::new());
@@ -129,5 +168,102 @@ mod tests {
         assert_eq!(sums[0], open);
         assert_eq!(sums.len(), 2);
         assert!(sums[1].contains("\"input\":7"), "{sums:?}");
+    }
+
+    #[test]
+    fn what_moves_to_another_model_stays_in_its_time_and_what_is_lowered_goes_from_the_end() {
+        let entry = |at: u64, models: &str| {
+            let models = models.replace(':', ":{\"input\":").replace(',', "},");
+            format!(r#"{{"v":1,"at":{at},"run":"x","name":"/a","kind":"spend","models":{{{models}}}}}}}"#)
+        };
+        let end = r#"{"v":1,"at":400,"run":"x","name":"/a","kind":"end"}"#.to_owned();
+        let first = [entry(10, r#""m":10"#), entry(70, r#""m":30"#)];
+        for (last, want) in [
+            (r#""n":30"#, &[(60, "n", 10), (120, "n", 20)][..]),
+            (r#""n":25"#, &[(60, "n", 10), (120, "n", 15)]),
+            (r#""n":40"#, &[(60, "n", 10), (120, "n", 20), (360, "n", 10)]),
+            (r#""m":5"#, &[(60, "m", 5)]),
+            (r#""m":10,"n":15"#, &[(60, "m", 10), (120, "n", 15)]),
+        ] {
+            let sums = compacted(&[&first[..], &[entry(310, last), end.clone()]].concat(), 500.0);
+            let sums: Vec<serde_json::Value> = sums.iter().flat_map(|sum| serde_json::from_str(sum)).collect();
+            let found = |(at, model, input): &(u64, &str, u64), sum: &serde_json::Value| {
+                let models = sum["models"].as_object().map_or(0, serde_json::Map::len);
+                (sum["at"].as_f64(), models, &sum["models"][model]["input"])
+                    == (Some(seconds(*at)), 1, &(*input).into())
+            };
+            assert!(sums.len() == want.len() && want.iter().zip(&sums).all(|(want, sum)| found(want, sum)), "{sums:?}");
+        }
+    }
+
+    /// What entries of runs say: the number of the run, the time, the kind, and the figures of two models.
+    fn histories() -> impl Strategy<Value = Vec<(usize, u64, usize, [u64; 2])>> {
+        let figure = || 0..4u64;
+        let entry = (0..5usize, 0..1200u64, 0..6usize, [figure(), figure()]);
+        prop::collection::vec(entry, 1..40)
+    }
+
+    /// An entry of a run of one of two commands.
+    fn line(run: usize, at: u64, kind: &str, [a, b]: [u64; 2]) -> String {
+        let figures = |input: u64, usd: u64| format!("{{\"input\":{input},\"output\":1,\"micro_usd\":{usd}}}");
+        // A model of which nothing was spent is left out by some writers, and not by others.
+        let models = match (kind, a, b) {
+            ("start", ..) => String::new(),
+            (_, 0, b) => format!(",\"models\":{{\"n\":{}}}", figures(b, 3)),
+            (_, a, 0) => format!(",\"models\":{{\"m\":{},\"n\":{{}}}}", figures(a, 2)),
+            (_, a, b) => format!(",\"models\":{{\"n\":{},\"m\":{}}}", figures(b, a), figures(a, b)),
+        };
+        let name = run % 2;
+        format!("{{\"v\":1,\"at\":{at},\"run\":\"{run}\",\"name\":\"/{name}\",\"kind\":\"{kind}\"{models}}}")
+    }
+
+    /// What a book has: by model; by command and in all, ever and in a window; and for the pace.
+    fn sums(lines: &[String], now: f64) -> (BTreeMap<String, Spend>, Vec<Spend>) {
+        let (mut book, mut windowed) = (Book::new(None), Book::new(Some(Window::Last(10_000.0))));
+        for line in lines {
+            book.take(line.as_bytes(), now);
+            windowed.take(line.as_bytes(), now);
+        }
+        let books = [&book, &windowed];
+        let all = books.iter().flat_map(|book| [Some("/0"), Some("/1"), None].map(|name| book.used(name, now)));
+        (book.by_model().iter().cloned().collect(), all.chain([book.pace(None, now).0]).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_last_entry_of_each_run_is_what_it_has_spent(mut history in histories()) {
+            history.sort_by_key(|(_, at, ..)| *at);
+            let (mut lines, mut last) = (Vec::new(), BTreeMap::new());
+            for (run, at, kind, figures) in history {
+                let kind = ["start", "spend", "spend", "spend", "spend", "end"][kind];
+                lines.push(line(run, at, kind, figures));
+                if kind != "start" {
+                    last.insert(run, line(run, at, "spend", figures));
+                }
+                // What is written twice changes nothing, nor does an end that another run writes.
+                if at % 3 == 0 {
+                    lines.push(lines[lines.len() - 1].clone());
+                } else if at % 3 == 1 {
+                    lines.push(format!("{{\"v\":1,\"at\":{at},\"run\":\"{run}\",\"name\":\"/{}\",\"kind\":\"end\"}}", run % 2));
+                }
+            }
+            let now = 2000.0;
+            let (mut by_model, mut used) = (BTreeMap::<String, Spend>::new(), [Spend::default(); 3]);
+            for (run, line) in &last {
+                let models = serde_json::from_str(line).map(|entry: Entry<'_>| entry.models).unwrap_or_default();
+                for (model, spend) in models.iter().filter(|(_, spend)| !spend.is_zero()) {
+                    let sum = by_model.entry(model.clone()).or_default();
+                    *sum = sum.plus(*spend);
+                    for command in [run % 2, 2] {
+                        used[command] = used[command].plus(*spend);
+                    }
+                }
+            }
+            let want = (by_model, [&used[..], &used, &used[2..]].concat());
+            prop_assert_eq!(sums(&lines, now), want.clone());
+            prop_assert_eq!(sums(&compacted(&lines, now), now), want);
+        }
     }
 }

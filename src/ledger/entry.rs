@@ -111,10 +111,18 @@ impl<'a> Entry<'a> {
         Some(Limit { name, amount, window: window.to_owned() }).filter(|_| self.kind == EntryKind::Limit)
     }
 
-    /// With what was spent on each model; models without any are left out.
+    /// With what was spent on each model; models without any are left out, which says the same.
     pub(crate) fn with(mut self, spend: &Tally<String>) -> Self {
         self.models = spend.iter().filter(|(_, spend)| !spend.is_zero()).cloned().collect();
         self
+    }
+
+    /// What it says was spent on each model, by the numbers that `number` gives them.
+    pub(crate) fn models_by(&self, mut number: impl FnMut(&str) -> usize) -> Tally<usize> {
+        let mut models = Tally::default();
+        // Each once, also where a line that somebody else wrote has one twice.
+        self.models.iter().for_each(|(name, spend)| *models.entry(&number(name)) = *spend);
+        models
     }
 
     /// When what it says was spent, in Unix seconds; `now` at the latest.

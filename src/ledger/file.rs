@@ -176,6 +176,11 @@ impl FileStore {
             text.extend(self.start(now)?);
         }
         let mut entry = self.entry(kind, now).with(&handover.spend);
+        if entry.models.is_empty() {
+            // An entry without models says nothing of spend: that all of it is gone must be written out.
+            let none = |model: &str| (model.to_owned(), Spend::default());
+            entry.models = self.book.models_of(&self.member.id).map(none).collect();
+        }
         // Not all of them: another run may have resumed the thread since, and told a newer mark.
         let changes = handover.changes(&self.recorded);
         let marks = changes.filter(|(id, _, is_new)| *is_new || is_lost && self.book.marks.get(id).is_none());

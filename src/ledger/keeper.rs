@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::amount::{Amount, Amounts};
 use crate::budget::{Budget, ByScope, Estimate, Mode};
-use crate::count::tokens::{Classes, Counts, Spend};
+use crate::count::tally::Tally;
+use crate::count::tokens::{Classes, Spend};
 use crate::error::Error;
 use crate::ledger::limits::Limit;
 use crate::ledger::mailbox::{Errand, Mailbox, PATIENCE, Post, View};
@@ -42,7 +43,7 @@ pub struct Keeper {
     /// There are budgets, so that it matters what others spend.
     pub(crate) limited: bool,
     /// What has been handed over.
-    handed: Spend,
+    handed: Tally<String>,
     /// When to look at the mailbox next, without being called.
     check_at: Option<Instant>,
     /// Nothing has been seen of the ledger yet.
@@ -133,7 +134,7 @@ impl Keeper {
             reservation,
             must_stop: false,
             limited,
-            handed: Spend::default(),
+            handed: Tally::default(),
             check_at: None,
             is_unseen: true,
             wait: LEDGER_WAIT,
@@ -193,17 +194,18 @@ impl Keeper {
 
     /// Hands over what the run has spent, where that is news.
     pub(crate) fn plan(&mut self, run: &Run) {
-        let total = run.meter.total();
-        if total != self.handed {
-            self.handed = total;
-            self.hand_over(run);
+        // Not only the total: a settlement moves spend from one model's name to another.
+        let spend = run.meter.by_model();
+        if spend != self.handed {
+            self.hand_over(run, spend);
             self.check_at = self.check_at.or_else(|| Some(Instant::now() + CHECK));
         }
     }
 
-    fn hand_over(&self, run: &Run) {
+    fn hand_over(&mut self, run: &Run, spend: Tally<String>) {
+        self.handed.clone_from(&spend);
         let mut mailbox = self.post.mailbox();
-        mailbox.handover = Handover { spend: run.meter.by_model(), marks: run.meter.agents.marks() };
+        mailbox.handover = Handover { spend, marks: run.meter.agents.marks() };
         mailbox.has_news = true;
         self.post.call();
     }
@@ -311,7 +313,10 @@ impl Keeper {
     /// `wait`. [`Keeper::ended`] tells, when [`Keeper::wake`] is readable or [`Keeper::due`] has come.
     pub(crate) fn begin_end(&mut self, run: &Mutex<Run>, wait: Duration) {
         // The relay may still be at work, and must not wait for the ledger.
-        self.hand_over(&lock(run));
+        {
+            let run = lock(run);
+            self.hand_over(&run, run.meter.by_model());
+        }
         let mut mailbox = self.post.mailbox();
         // A server that was never reached, or has been unreachable for long, gets one more try; one that was
         // there a moment ago is insisted on, so that the last of the spend is not lost.
@@ -336,8 +341,8 @@ impl Keeper {
             (mailbox.is_over, mailbox.why(&self.location, self.wait))
         };
         let (_, mut messages) = self.take_view(&mut lock(run));
-        let missing = lock(run).meter.total().minus(self.post.mailbox().recorded);
-        let missing = Classes::default().count(&missing.tokens);
+        let count = |spend: Spend| Classes::default().count(&spend.tokens);
+        let missing = count(lock(run).meter.total()).saturating_sub(count(self.post.mailbox().recorded));
         // Else only the end is missing, and the reservation ends with the process, or with its lease.
         if !is_over && missing > 0 {
             let missing = plural(missing, "token");

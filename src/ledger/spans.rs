@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::count::tokens::{Counts, Spend};
+use crate::count::tokens::{Change, Counts, Spend};
 
 /// What commands spent in spans of time. A span is known by its end, which is not part of it, in Unix
 /// seconds; a command by its number.
@@ -20,10 +20,28 @@ impl Spans {
         Spans { step, sums: BTreeMap::new() }
     }
 
-    /// Adds what a command spent at a time in Unix seconds.
-    pub(crate) fn add(&mut self, at: f64, command: usize, spend: Spend) {
-        let sum = self.sums.entry((self.end_of(at), command)).or_default();
-        *sum = sum.plus(spend);
+    /// Takes in what a command spent at a time in Unix seconds. What it spent less than was known is taken off its
+    /// latest spans.
+    pub(crate) fn change(&mut self, at: f64, command: usize, change: Change) {
+        let Change { more, less } = change;
+        if !more.is_zero() {
+            let sum = self.sums.entry((self.end_of(at), command)).or_default();
+            *sum = sum.plus(more);
+        }
+        self.take_off(command, less);
+    }
+
+    // From span to span and not from sum to sum: there may be 100,000 commands in each.
+    fn take_off(&mut self, command: usize, mut less: Spend) {
+        let mut last = self.sums.last_key_value().map(|((end, _), _)| *end);
+        while let Some(end) = last.filter(|_| !less.is_zero()) {
+            if let Some(sum) = self.sums.get_mut(&(end, command)) {
+                let part = less.min(*sum);
+                *sum = Change { less: part, ..Change::default() }.apply(*sum);
+                less = less.minus(part);
+            }
+            last = self.sums.range(..(end, 0)).next_back().map(|((end, _), _)| *end);
+        }
     }
 
     /// Sets what a command spent in the span with this end.

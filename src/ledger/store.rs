@@ -194,7 +194,7 @@ impl Request {
     }
 
     pub(crate) fn fits(&self, totals: Totals, reserved: ByScope) -> bool {
-        let used = totals.used(Spend::default(), self.classes);
+        let used = totals.used(totals.own, self.classes);
         !self.must_fit() || self.rooms.iter().all(|room| room.is_enough(used, reserved, totals.granted))
     }
 }
