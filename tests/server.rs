@@ -20,6 +20,7 @@ use budget_tee::amount::{Amount, Amounts, Unit};
 use budget_tee::budget::{Mode, Room, Scope};
 use budget_tee::count::tally::Tally;
 use budget_tee::count::tokens::{Classes, Spend, Tokens};
+use budget_tee::ledger::book::Book;
 use budget_tee::ledger::limits::Limit;
 use budget_tee::ledger::redis::address::Address;
 use budget_tee::ledger::store::{Handover, Request};
@@ -52,9 +53,10 @@ enum Event {
     Start { name: Option<usize>, reservation: Amounts, rooms: Vec<Room>, must_fit: bool, thread: usize },
     /// Somebody grants something to a command, or to all.
     Grant { name: Option<usize>, amounts: Amounts },
-    /// One of the active runs spends, and is still alive.
+    /// One of the active runs has used so much of each model by now, which may be less than before, and is still
+    /// alive.
     Spend { run: prop::sample::Index, used: [u64; 2] },
-    /// One of the active runs ends, and has used so much of each model.
+    /// The same, and it ends.
     End { run: prop::sample::Index, used: [u64; 2] },
 }
 
@@ -76,12 +78,12 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let end = (any::<prop::sample::Index>(), any::<[u16; 2]>())
         .prop_map(|(run, used)| Event::End { run, used: used.map(|used| u64::from(used) % 6 * 250) });
     let spend = (any::<prop::sample::Index>(), any::<[u16; 2]>())
-        .prop_map(|(run, used)| Event::Spend { run, used: used.map(|used| u64::from(used) % 3 * 250) });
+        .prop_map(|(run, used)| Event::Spend { run, used: used.map(|used| u64::from(used) % 6 * 250) });
     let grant = (prop::option::of(0..3usize), 0..4u64, 1..4u64).prop_map(|(name, tokens, micro_usd)| Event::Grant {
         name,
         amounts: Amounts { tokens: tokens * 250, micro_usd: micro_usd * 250 },
     });
-    prop::collection::vec(prop_oneof![3 => start, 2 => end, 2 => spend, 1 => grant], 1..20)
+    prop::collection::vec(prop_oneof![3 => start, 2 => end, 4 => spend, 1 => grant], 1..20)
 }
 
 const THREADS: [&str; 3] = ["01a210f5-01db-72e0-a273-5d7d9cd799da", "t", "a \u{1b}\"ä"];
@@ -100,21 +102,45 @@ fn spent([a, b]: [u64; 2], thread: usize) -> Handover {
         let tokens = Tokens { input, output, ..Tokens::default() };
         Spend { tokens, micro_usd }
     };
-    let models = [("m".to_owned(), spend(a, b, 0)), ("n \u{1f}".to_owned(), spend(0, a, b))];
+    // Each may have nothing, or have moved to the other.
+    let models = [("m".to_owned(), spend(a, a, 0)), ("n \u{1f}".to_owned(), spend(0, b, b))];
     let mark = Some((THREADS[thread], spend(a, b, 0).tokens)).filter(|_| a + b > 0);
     Handover { spend: Tally::from_iter(models), marks: mark.into_iter().collect() }
+}
+
+/// What every run has used, by the last word of each: naively, by name and model.
+#[derive(Default)]
+struct LastWords(Vec<(Option<usize>, [u64; 2])>);
+
+impl LastWords {
+    /// By all runs, or by those of a name.
+    fn used(&self, name: Option<usize>) -> Spend {
+        let tallies = self.0.iter().filter(|(of, _)| name.is_none() || *of == name);
+        let sum = tallies.fold([0; 2], |sum, (_, used)| [sum[0] + used[0], sum[1] + used[1]]);
+        spent(sum, 0).spend.sum()
+    }
+
+    fn check(&self, book: &Book, now: f64) {
+        for name in [None, Some(0), Some(1), Some(2)] {
+            assert_eq!(book.used(name.map(|name| NAMES[name]), now), self.used(name), "{name:?}");
+        }
+        let all = self.0.iter().fold([0; 2], |sum, (_, used)| [sum[0] + used[0], sum[1] + used[1]]);
+        for (model, spend) in spent(all, 0).spend.iter() {
+            assert_eq!(book.by_model().get(model), *spend, "{model}");
+        }
+    }
 }
 
 /// The answers of a ledger to these events.
 fn answers(location: &Location, window: Option<&Window>, events: &[Event]) -> Vec<String> {
     let now = budget_tee::ledger::worker::unix_now();
     let classes: Classes = "input,cache-read".parse().expect("classes");
-    let (mut answers, mut runs) = (Vec::new(), Vec::new());
+    let (mut answers, mut runs, mut last_words) = (Vec::new(), Vec::new(), LastWords::default());
     for event in events {
         match event {
             Event::Start { name, reservation, rooms, must_fit, thread } => {
                 let mode = if *must_fit { Mode::Block } else { Mode::Warn };
-                let name = name.map(|name| NAMES[name]);
+                let (number, name) = (*name, name.map(|name| NAMES[name]));
                 let limit = |room: &Room| Limit {
                     name: name.filter(|_| room.scope == Scope::Command).map(str::to_owned),
                     amount: Amount { unit: room.unit, value: room.limit },
@@ -129,7 +155,8 @@ fn answers(location: &Location, window: Option<&Window>, events: &[Event]) -> Ve
                 let admission = ledger.admit(&request, now).expect("answers");
                 answers.push(format!("{admission:?} {:?}", ledger.totals(now)));
                 if admission.admitted {
-                    runs.push((ledger, [0, 0], *thread));
+                    runs.push((ledger, last_words.0.len(), *thread));
+                    last_words.0.push((number, [0, 0]));
                 }
             }
             Event::Grant { name, amounts } => {
@@ -139,14 +166,18 @@ fn answers(location: &Location, window: Option<&Window>, events: &[Event]) -> Ve
             }
             Event::Spend { run, used } if !runs.is_empty() => {
                 let at = run.index(runs.len());
-                let (ledger, before, thread) = &mut runs[at];
-                *before = [before[0] + used[0], before[1] + used[1]];
-                ledger.step(&spent(*before, *thread), now).expect("answers");
+                let (ledger, of, thread) = &mut runs[at];
+                last_words.0[*of].1 = *used;
+                ledger.step(&spent(*used, *thread), now).expect("answers");
+                let totals = ledger.totals(now);
+                let live = (totals.own, totals.overall);
+                assert_eq!(live, (spent(*used, 0).spend.sum(), last_words.used(None)));
                 answers.push(format!("{:?}", ledger.totals(now)));
             }
             Event::End { run, used } if !runs.is_empty() => {
-                let (mut ledger, before, thread) = runs.swap_remove(run.index(runs.len()));
-                ledger.leave(&spent([before[0] + used[0], before[1] + used[1]], thread), now).expect("answers");
+                let (mut ledger, of, thread) = runs.swap_remove(run.index(runs.len()));
+                last_words.0[of].1 = *used;
+                ledger.leave(&spent(*used, thread), now).expect("answers");
                 answers.push(format!("{:?}", ledger.totals(now)));
             }
             Event::Spend { .. } | Event::End { .. } => {}
@@ -158,6 +189,7 @@ fn answers(location: &Location, window: Option<&Window>, events: &[Event]) -> Ve
     ledger.leave(&Handover::default(), now).expect("answers");
     let ledger = ledger::read(location, window.cloned(), None, now).expect("answers");
     let (book, mut alive) = ledger.as_ref().map(|ledger| (ledger.book(), ledger.alive(classes))).expect("exists");
+    last_words.check(book, now + 1.0);
     alive.iter_mut().for_each(|run| run.id.clear());
     alive.sort_by_key(|run| format!("{run:?}"));
     let models: std::collections::BTreeMap<_, _> = book.by_model().iter().cloned().collect();
@@ -322,6 +354,57 @@ fn a_call_that_comes_twice_does_not_take_back_the_mark_of_another_run() {
     second.step(&other, now).expect("answers");
     first.step(&spent([250, 0], 0), now).expect("answers");
     assert_eq!(hash(&server, "threads"), [THREADS[0], "750 0 0 0 0"]);
+}
+
+#[test]
+fn a_call_that_comes_after_a_newer_one_changes_nothing() {
+    let Some((server, location)) = ledger() else { return };
+    let proxy = Proxy::to(server.port, Duration::ZERO);
+    let now = budget_tee::ledger::worker::unix_now();
+    let address = Address::parse(&proxy.ledger("nightly"), None, Duration::from_secs(60), None).expect("an address");
+    let mut ledger = ledger::open(&Location::Server(Box::new(address)), Some("/a"), None, now).expect("opens");
+    ledger.admit(&Request::default(), now).expect("answers");
+    ledger.step(&spent([250, 500], 0), now).expect("answers");
+    for (late, last) in [([250, 750], [1000, 1000]), ([2000, 250], [0, 750]), ([1000, 0], [250, 0])] {
+        proxy.hold_calls();
+        assert!(ledger.step(&spent(late, 0), now).is_err(), "there is no answer");
+        ledger.step(&spent(last, 0), now).expect("answers on a new connection");
+        let calls = script_calls(&server);
+        proxy.release_calls();
+        while script_calls(&server) == calls {}
+        let (facts, _) = status(&location, &["-w", "1h"]);
+        let want = last[0] * 2 + last[1];
+        assert_eq!((&facts["counted"], &facts["commands"]["/a"]), (&want.into(), &want.into()), "{late:?}");
+        assert_eq!(hash(&server, "threads")[1], format!("{} {} 0 0 0", last[0], last[1]));
+    }
+    ledger.leave(&spent([0, 250], 0), now).expect("answers");
+    assert_eq!(counted(&location), 250);
+}
+
+#[test]
+fn who_reads_only_what_has_changed_sees_what_was_lowered_in_a_past_second() {
+    let Some((server, location)) = ledger() else { return };
+    let now = budget_tee::ledger::worker::unix_now();
+    let second = || server.ask::<(u64, u64)>(&["TIME"]).0;
+    for window in [None, Some(Window::Last(60.0))] {
+        let [mut writer, mut reader] = [(); 2].map(|()| {
+            let address = Address::parse(&location, None, Duration::from_secs(60), None).expect("an address");
+            let location = Location::Server(Box::new(address));
+            let mut ledger = ledger::open(&location, Some("/a"), window.clone(), now).expect("opens");
+            ledger.admit(&Request::default(), now).expect("answers");
+            ledger
+        });
+        for (used, own) in [([500, 500], 1500), ([250, 750], 1250), ([0, 750], 750), ([0, 0], 0)] {
+            writer.step(&spent(used, 0), now).expect("answers");
+            reader.step(&Handover::default(), now).expect("answers");
+            let totals = [writer.totals(now), reader.totals(now)];
+            let tokens = totals.map(|totals| Classes::default().count(&totals.command.tokens));
+            assert_eq!((tokens, Classes::default().count(&totals[0].own.tokens)), ([own; 2], own), "{window:?}");
+            let before = second();
+            while second() == before {}
+        }
+        writer.leave(&Handover::default(), now).expect("answers");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::harness::{kill, read_until, skip};
@@ -148,6 +148,10 @@ struct State {
     /// The connection is cut after so many bytes of the next answer; 0 for never.
     cut_after: AtomicUsize,
     cuts: AtomicUsize,
+    /// Calls on connections with a number below the first are held back while the second is set.
+    held: Mutex<(usize, bool)>,
+    released: Condvar,
+    connections: AtomicUsize,
     /// Answers are dropped.
     drops_answers: AtomicBool,
     /// Answers are dropped after so many more; 0 for never.
@@ -164,6 +168,9 @@ impl Proxy {
             delay: Mutex::new(delay),
             cut_after: AtomicUsize::new(0),
             cuts: AtomicUsize::new(0),
+            held: Mutex::new((0, false)),
+            released: Condvar::new(),
+            connections: AtomicUsize::new(0),
             drops_answers: AtomicBool::new(false),
             drops_answers_after: AtomicUsize::new(0),
         });
@@ -173,8 +180,9 @@ impl Proxy {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", shared.to.load(Ordering::SeqCst))) else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let copy = |stream: &TcpStream| stream.try_clone().expect("cloned");
-                forward(copy(&client), copy(&server), Arc::clone(&shared), false);
-                forward(server, client, Arc::clone(&shared), true);
+                let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+                forward(copy(&client), copy(&server), Arc::clone(&shared), Some(number));
+                forward(server, client, Arc::clone(&shared), None);
             }
         });
         Proxy { port: proxy_port, state }
@@ -188,6 +196,17 @@ impl Proxy {
     /// Cuts the connection after `bytes` bytes of the next answer.
     pub fn cut_after(&self, bytes: usize) {
         self.state.cut_after.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Holds back what comes on the connections that there are now.
+    pub fn hold_calls(&self) {
+        *self.state.held.lock().expect("usable") = (self.state.connections.load(Ordering::SeqCst), true);
+    }
+
+    /// Passes on what was held back, where its sender has given up, too.
+    pub fn release_calls(&self) {
+        self.state.held.lock().expect("usable").1 = false;
+        self.state.released.notify_all();
     }
 
     /// How often the connection has been cut.
@@ -206,8 +225,9 @@ impl Proxy {
     }
 }
 
-/// Copies one direction of a connection; `is_answers` for the one from the server to the client.
-fn forward(mut from: TcpStream, mut to: TcpStream, state: Arc<State>, is_answers: bool) {
+/// Copies one direction of a connection: that of the calls on the connection of this number, or of answers.
+fn forward(mut from: TcpStream, mut to: TcpStream, state: Arc<State>, calls_of: Option<usize>) {
+    let is_answers = calls_of.is_none();
     let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
     std::thread::spawn(move || {
         let mut part = [0; 65536];
@@ -221,6 +241,10 @@ fn forward(mut from: TcpStream, mut to: TcpStream, state: Arc<State>, is_answers
         for (at, bytes) in receiver {
             let due = at + *state.delay.lock().expect("usable");
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if let Some(number) = calls_of {
+                let held = state.held.lock().expect("usable");
+                drop(state.released.wait_while(held, |(below, holds)| *holds && number < *below).expect("usable"));
+            }
             if is_answers && state.drops_answers.load(Ordering::SeqCst) {
                 continue;
             }

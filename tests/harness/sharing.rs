@@ -1,12 +1,13 @@
 //! Runs that share a ledger, and the tests that every kind of ledger must pass.
 #![allow(dead_code, unused_macros, reason = "no test binary uses all of it")]
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{NO_SPEND, Ran, assistant, budget_tee, finish, kill, read_until, terminal};
+use crate::harness::{NO_SPEND, Ran, assistant, budget_tee, bytes, finish, kill, read_until, summary, terminal};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -26,6 +27,7 @@ macro_rules! shared_ledger_tests {
             a_grant_reaches_a_run_under_way_and_lets_a_refused_one_start,
             a_grant_to_one_command_raises_its_budget_alone,
             the_limits_and_the_window_of_the_runs_are_kept,
+            what_a_settlement_moves_or_lowers_is_so_in_the_ledger,
         }
         shared_ledger_tests! {
             $ledger, threads:
@@ -282,4 +284,56 @@ pub fn the_limits_and_the_window_of_the_runs_are_kept(path: &OsStr) {
     let limits = [&facts["budgets"][0]["limit"], &facts["budgets"][1]["limit"]];
     assert_eq!((limits, code), ([&Value::from(20_000), &Value::from(3000)], Some(0)));
     assert_eq!((&facts["period"], &facts["counted"]), (&"month".into(), &1000.into()));
+}
+
+/// Claude Code with a context of a million tokens, whose `result` has another name for the model.
+const LONG_CONTEXT: &str = concat!(
+    r#"{"type":"system","subtype":"init","session_id":"s","model":"claude-opus-5[1m]","claude_code_version":"2.1.331"}"#,
+    "\n",
+    r#"{"type":"assistant","session_id":"s","parent_tool_use_id":null,"message":{"id":"m1","model":"claude-opus-5","usage":{"input_tokens":100,"output_tokens":5000,"cache_read_input_tokens":90000,"cache_creation_input_tokens":0}}}"#,
+    "\n",
+    r#"{"type":"result","subtype":"success","session_id":"s","num_turns":1,"total_cost_usd":0.0682,"usage":{"input_tokens":100,"output_tokens":5000,"cache_read_input_tokens":90000,"cache_creation_input_tokens":0},"modelUsage":{"claude-opus-5[1m]":{"inputTokens":100,"outputTokens":5000,"cacheReadInputTokens":90000,"cacheCreationInputTokens":0,"costUSD":0.0682}}}"#,
+    "\n",
+);
+
+/// The tokens, the micro-dollars and those by model in the summary of a run, or in the report of a ledger.
+fn figures(facts: &Value) -> (u64, u64, BTreeMap<String, u64>) {
+    let counted = if facts["counted"].is_null() { &facts["tokens"]["counted"] } else { &facts["counted"] };
+    let models = facts["models"].as_object().expect("an object");
+    let cost = |model: &Value| model["micro_usd"].as_u64().expect("a number");
+    let costs: BTreeMap<_, _> = models.iter().map(|(name, model)| (name.clone(), cost(model))).collect();
+    (counted.as_u64().expect("a number"), costs.values().sum(), costs)
+}
+
+pub fn what_a_settlement_moves_or_lowers_is_so_in_the_ledger(path: &OsStr) {
+    let review = String::from_utf8(bytes("review.jsonl")).expect("UTF-8");
+    let mut before = String::new();
+    for (name, stream) in [("/long", LONG_CONTEXT), ("/review", &review)] {
+        let end = stream.trim_end().rfind('\n').expect("lines") + 1;
+        let of = |input: &str| figures(&summary(&["-q"], input.as_bytes()).1);
+        let (live, settled) = (of(&(before.clone() + &stream[..end])), of(&(before.clone() + stream)));
+        assert_ne!(live, settled);
+        let mut command = with(path, &["-q", "-l", "1G", "-n", name]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        // First the live count, then, while the run goes on, what the `result` has made of it.
+        for (part, want) in [(&stream[..end], &live), (&stream[end..], &settled)] {
+            stdin.write_all(part.as_bytes()).expect("written");
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while figures(&status(path, &[]).0) != *want {
+                assert!(Instant::now() < deadline, "{} {want:?}", status(path, &[]).0);
+            }
+        }
+        drop(stdin);
+        assert_eq!(child.wait().expect("ends").code(), Some(0));
+        before += stream;
+        for window in ["20m", "1h", "7d", "60d", "1000d"] {
+            let (facts, _) = status(path, &["-w", window]);
+            assert_eq!(figures(&facts), settled, "{window}");
+            assert_eq!((&facts["tokens_last_hour"], &facts["usd"]), (&facts["counted"], &facts["usd_last_hour"]));
+            assert_eq!(facts["tokens"]["micro_usd"], settled.1);
+            let commands = facts["commands"].as_object().expect("an object").values();
+            assert_eq!(commands.filter_map(Value::as_u64).sum::<u64>(), settled.0);
+        }
+    }
 }

@@ -56,7 +56,7 @@ impl ServerStore {
             client.map_err(|why| Error::Failed(because(format_args!("cannot use ledger {address}"), reason(why))))?;
         Ok(ServerStore {
             book: Book::new(member.window.clone()),
-            terms: CallTerms { member, lease: address.lease(), expiry: address.expiry },
+            terms: CallTerms { calls: 0, member, lease: address.lease(), expiry: address.expiry },
             grace: address.grace,
             client,
             request: Request::default(),
@@ -93,6 +93,7 @@ impl ServerStore {
         // Everything is read again on a new connection: the server may have lost something.
         let revision = if self.client.is_fresh() { ("", 0) } else { (self.born.as_str(), self.revision) };
         let now = now + self.ahead;
+        self.terms.calls += 1;
         let call = Call::new(&self.terms, verb, &self.request, handover, &self.recorded, revision, now);
         self.client.call(&call)
     }

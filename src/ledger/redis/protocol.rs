@@ -97,9 +97,12 @@ fn looks(window: Option<&Window>, now: f64, verb: Verb) -> Vec<Look> {
     }
 }
 
-/// What is the same in all calls of a run.
+/// What is the same in all calls of a run, but for their number.
 #[derive(Debug)]
 pub(crate) struct CallTerms {
+    /// How many calls were made.
+    // A call that was given up may reach the server after the next one: it is known there by its number.
+    pub(crate) calls: u64,
     pub(crate) member: Member,
     /// How long the reservation is held after a call.
     pub(crate) lease: Duration,
@@ -112,6 +115,8 @@ pub(crate) struct CallTerms {
 pub(crate) struct Call<'a> {
     verb: Verb,
     id: &'a str,
+    /// Grows with each call of the run.
+    number: u64,
     suffix: String,
     lease: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,6 +224,7 @@ impl<'a> Call<'a> {
         Call {
             verb,
             id: &terms.member.id,
+            number: terms.calls,
             // The end of a field's name, after the span of time.
             suffix: terms.member.name.as_deref().map_or(String::new(), |name| format!(" {name}")),
             lease: milliseconds(if verb == Verb::Admit { terms.lease.min(FIRST_LEASE) } else { terms.lease }),

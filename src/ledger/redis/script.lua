@@ -1,9 +1,10 @@
 -- A ledger on a server: one step of a run, or a reading of all, in one go.
 --
 -- KEYS[1] is the ledger's prefix; budget-tee(1) lists the keys under it. ARGV[1] is the call, as JSON
--- (protocol.rs). A run tells what it has spent in all, by model; what is above what it told before is
--- added. So a call that comes twice, or late, adds nothing. What could fail is done before anything is
--- added: a server does not take back what a script has done before it failed.
+-- (protocol.rs). A run tells what it has spent in all, by model; what differs from what it told before is
+-- added or taken off. So a call that comes twice changes nothing; and one that comes late, after a newer
+-- one of its run, is known by its number. What could fail is done before anything is changed: a server
+-- does not take back what a script has done before it failed.
 
 local P = KEYS[1]
 local call = cjson.decode(ARGV[1])
@@ -64,6 +65,24 @@ local function add(sum, more)
     return sum
 end
 
+-- Nothing is taken off a figure that is full: nobody knows what was added beyond that.
+local function take_off(sum, less)
+    for i = 1, 5 do
+        sum[i] = sum[i] == TOP and TOP or math.max(0, sum[i] - less[i])
+    end
+    return sum
+end
+
+-- What leads from one to the other: what is more, what is less, and whether there is any of either.
+local function change(before, after)
+    local more, less, rises, falls = {}, {}, false, false
+    for i = 1, 5 do
+        more[i], less[i] = math.max(0, after[i] - before[i]), math.max(0, before[i] - after[i])
+        rises, falls = rises or more[i] > 0, falls or less[i] > 0
+    end
+    return more, less, rises, falls
+end
+
 local version, born, rev, expiry = unpack(redis.call('HMGET', P, 'v', 'born', 'rev', 'expiry'))
 rev = tonumber(rev) or 0
 if version and version ~= '1' then
@@ -101,7 +120,7 @@ local function recall()
         add(sum, model[2])
     end
     -- In one go: half of it would be taken for all.
-    redis.call('HSET', run, 'spent', text(sum), unpack(fields))
+    redis.call('HSET', run, 'spent', text(sum), 'call', whole(call.number), unpack(fields))
 end
 
 -- Forgets the oldest threads where there are too many, before others are added. Fails where a key is of
@@ -126,59 +145,121 @@ local function remember(threads, has_spent)
     end
 end
 
--- Records what the run used since it last told, and returns whether that was anything. Every sum that this
--- changes is marked with a new revision.
-local function spend()
-    local more = { 0, 0, 0, 0, 0 }
-    local changed = {}
-    for _, model in ipairs(call.models) do
-        local name, total = unpack(model)
-        local told, new, rises = five(redis.call('HGET', run, 'model:' .. name)), {}, false
-        for i = 1, 5 do
-            new[i] = math.max(0, total[i] - told[i])
-            rises = rises or new[i] > 0
-        end
-        if rises then
-            changed[#changed + 1] = { name = name, new = new, told = add(told, new) }
-            add(more, new)
-        end
+-- What the run has spent by this call on which model, where that differs from what it told before, and in all:
+-- a list of changes, and the sums before and after. The last call counts, not the highest figures: a settlement
+-- may lower a cost, and move what was spent from one model to another.
+local function changes()
+    local fields = { 'call', 'spent' }
+    for i, model in ipairs(call.models) do
+        fields[i + 2] = 'model:' .. model[1]
     end
-    if #changed == 0 then
-        return false
+    local words = redis.call('HMGET', run, unpack(fields))
+    if call.number < (tonumber(words[1]) or 0) then
+        return {}
     end
-    -- First what may be done twice, and what reads, then what adds: where a key is of another kind or a
-    -- right is missing, nothing was added.
-    rev = redis.call('HINCRBY', P, 'rev', 1)
-    local sums = {}
-    for _, level in pairs(LEVELS) do
-        local key = level.key
-        local span = level.step and math.floor(now / 1000 / level.step) or 0
-        local field = whole(span) .. call.suffix
-        sums[#sums + 1] = { key, field, more }
-        if redis.call('ZADD', key .. ':rev', rev, field) == 1 and level.step then
-            redis.call('ZADD', key .. ':at', span, field)
-            local until_when = level.keep and math.floor((now / 1000 - level.keep) / level.step) - 1 or -1
-            -- A few with each new span: they go faster than they come, and no step has many to remove.
-            for _, old in ipairs(redis.call('ZRANGEBYSCORE', key .. ':at', '-inf', until_when, 'LIMIT', 0, 4)) do
-                redis.call('HDEL', key, old)
-                redis.call('ZREM', key .. ':rev', old)
-                redis.call('ZREM', key .. ':at', old)
+    local list, before, after, known = {}, five(words[2]), { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }
+    local function compare(name, told, total)
+        local more, less, rises, falls = change(told, total)
+        if rises or falls then
+            list[#list + 1] = { name = name, more = more, less = less, total = total }
+        end
+        add(known, told)
+        add(after, total)
+    end
+    for i, model in ipairs(call.models) do
+        compare(model[1], five(words[i + 2]), model[2])
+    end
+    -- What it told before of models that it no longer names has moved to others. Mostly there are none.
+    if text(known) ~= text(before) then
+        local named, all = {}, redis.call('HGETALL', run)
+        for _, field in ipairs(fields) do
+            named[field] = true
+        end
+        for i = 1, #all, 2 do
+            local name = string.match(all[i], '^model:(.*)$')
+            if name and not named[all[i]] then
+                compare(name, five(all[i + 1]), { 0, 0, 0, 0, 0 })
             end
         end
     end
-    sums[#sums + 1] = { run, 'spent', more }
-    for _, model in ipairs(changed) do
-        sums[#sums + 1] = { MODELS, model.name, model.new }
+    return list, before, after
+end
+
+-- Takes `less` off the latest spans of the command in a level. `sums` gets what is in them then, by field.
+local function take_off_spans(level, less, sums)
+    local span, first = 0, 0
+    if level.step then
+        local begin = (tonumber(string.match(born, '^%d+')) or 0) / 1000
+        span = math.floor(now / 1000 / level.step)
+        first = math.floor(math.max(begin, now / 1000 - (level.keep or now)) / level.step)
     end
-    for _, sum in ipairs(sums) do
-        sum[3] = text(add(five(redis.call('HGET', sum[1], sum[2])), sum[3]))
+    local left, total = { unpack(less) }, less[1] + less[2] + less[3] + less[4] + less[5]
+    -- So many at once: mostly the latest ones have all of it.
+    while span >= first and total > 0 do
+        local fields = {}
+        for back = 0, math.min(99, span - first) do
+            fields[#fields + 1] = whole(span - back) .. call.suffix
+        end
+        span = span - #fields
+        for i, word in ipairs(redis.call('HMGET', level.key, unpack(fields))) do
+            if word and total > 0 then
+                local sum, part = five(word), {}
+                for j = 1, 5 do
+                    part[j] = math.min(sum[j], left[j])
+                    left[j], total = left[j] - part[j], total - part[j]
+                end
+                sums[fields[i]] = take_off(sum, part)
+            end
+        end
     end
-    for _, model in ipairs(changed) do
-        sums[#sums + 1] = { run, 'model:' .. model.name, text(model.told) }
+end
+
+-- Records what the run used by this call, and returns whether that differs from what it told before. Every sum
+-- that this changes is marked with a new revision.
+local function spend()
+    local list, before, after = changes()
+    if #list == 0 then
+        return false
     end
-    for _, sum in ipairs(sums) do
-        redis.call('HSET', sum[1], sum[2], sum[3])
+    local more, less, rises, falls = change(before, after)
+    -- First what may be done twice, and what reads, then what changes: where a key is of another kind or a
+    -- right is missing, nothing was changed.
+    rev = redis.call('HINCRBY', P, 'rev', 1)
+    local writes, figures = {}, { 'call', whole(call.number), 'spent', text(after) }
+    for _, level in pairs(LEVELS) do
+        local key, sums = level.key, {}
+        local span = level.step and math.floor(now / 1000 / level.step) or 0
+        local latest = whole(span) .. call.suffix
+        if falls then
+            take_off_spans(level, less, sums)
+        end
+        if rises then
+            sums[latest] = add(sums[latest] or five(redis.call('HGET', key, latest)), more)
+        end
+        for field, sum in pairs(sums) do
+            writes[#writes + 1] = { key, field, text(sum) }
+            if redis.call('ZADD', key .. ':rev', rev, field) == 1 and level.step and field == latest then
+                redis.call('ZADD', key .. ':at', span, field)
+                local until_when = level.keep and math.floor((now / 1000 - level.keep) / level.step) - 1 or -1
+                -- A few with each new span: they go faster than they come, and no step has many to remove.
+                for _, old in ipairs(redis.call('ZRANGEBYSCORE', key .. ':at', '-inf', until_when, 'LIMIT', 0, 4)) do
+                    redis.call('HDEL', key, old)
+                    redis.call('ZREM', key .. ':rev', old)
+                    redis.call('ZREM', key .. ':at', old)
+                end
+            end
+        end
     end
+    for _, model in ipairs(list) do
+        local sum = take_off(add(five(redis.call('HGET', MODELS, model.name)), model.more), model.less)
+        writes[#writes + 1] = { MODELS, model.name, text(sum) }
+        figures[#figures + 1] = 'model:' .. model.name
+        figures[#figures + 1] = text(model.total)
+    end
+    for _, write in ipairs(writes) do
+        redis.call('HSET', write[1], write[2], write[3])
+    end
+    redis.call('HSET', run, unpack(figures))
     return true
 end
 
