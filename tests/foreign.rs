@@ -83,7 +83,7 @@ fn a_stream_without_usage_is_explained_at_its_end() {
 
 #[test]
 fn usage_of_an_unknown_form_is_none() {
-    let form = "the usage in the stream is in a form that is not known: nothing is counted";
+    let form = "the usage in the stream has an unknown form: nothing is counted";
     let usage = r#"{"prompt_tokens":5440,"completion_tokens":156,"total_tokens":5596}"#;
     for record in [
         r#"{"type":"result","session_id":"s","usage":USAGE}"#,

@@ -90,7 +90,7 @@ pub(crate) fn notice(notice: &Notice, run: &Run, style: Style) -> String {
             "it may be a gateway, or a call that failed",
         ),
         Notice::NoUsage(NoUsage::UnknownUsage) => {
-            "the usage in the stream is in a form that is not known: nothing is counted".to_owned()
+            "the usage in the stream has an unknown form: nothing is counted".to_owned()
         }
         Notice::NoUsage(NoUsage::Unknown) => with_note("no usage in the stream", advice(run)),
     }

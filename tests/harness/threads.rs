@@ -202,5 +202,5 @@ pub fn a_resumed_session_of_records_like_claude_codes_counts_what_is_new(path: &
     assert_eq!(count(path, &[], &result(1000, 1010)).1, [1000, 10, 0, 0]);
     let (ran, more) = count(path, &[], &result(3000, 3010));
     assert_eq!(more, [2000, 0, 0, 0]);
-    assert!(ran.err.contains("took off 1,010 tokens that earlier processes spent"), "{}", ran.err);
+    assert!(ran.err.contains("1,010 tokens of earlier processes are taken off"), "{}", ran.err);
 }
