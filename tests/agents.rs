@@ -259,7 +259,8 @@ fn block_mode_stops_behind_the_call_that_exceeds_the_budget() {
 
 #[test]
 fn a_wrapped_agent_is_ended_with_what_it_started() {
-    for (agent, limit) in [("opencode", "1100"), ("Qwen Code", "1050"), ("pi", "600"), ("Cline", "2000")] {
+    let agents = [("opencode", "1100"), ("Qwen Code", "1050"), ("pi", "600"), ("Cline", "2000"), ("Amp", "15000")];
+    for (agent, limit) in agents {
         let stream = STREAMS.iter().find(|stream| stream.agent == agent).expect("in the table");
         let script = "sleep 1000 & setsid sleep 1000 & echo $! >&2; printf '%s' \"$STREAM\"; wait";
         let mut command = harness::budget_tee(&["-q", "-m", "block", "-l", limit, "--", "sh", "-c", script]);
@@ -269,6 +270,20 @@ fn a_wrapped_agent_is_ended_with_what_it_started() {
         let pid = ran.err.lines().next().expect("a pid");
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
         assert!(stat.is_err(), "{agent}: {stat:?}");
+    }
+}
+
+#[test]
+fn a_writer_that_goes_on_after_term_gets_the_signal_of_its_row() {
+    // Each trap ends it with a code of its own.
+    let script = "{ trap 'exit 7' INT; trap 'exit 8' TERM; printf '%s' \"$STREAM\"; while :; do sleep 0.01; done; } |
+        \"$0\" -q -m block -l \"$1\" >/dev/null; echo ${PIPESTATUS[*]}";
+    for (agent, limit, codes) in [("Cline", "2000", "7 122\n"), ("pi", "600", "8 122\n")] {
+        let stream = STREAMS.iter().find(|stream| stream.agent == agent).expect("in the table");
+        let mut command = harness::plain("bash");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_budget-tee"), limit]).env("STREAM", text(stream.lines));
+        let ran = harness::finish(command, b"");
+        assert_eq!(String::from_utf8_lossy(&ran.out), codes, "{agent}: {}", ran.err);
     }
 }
 
