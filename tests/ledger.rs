@@ -737,6 +737,6 @@ proptest! {
 fn a_server_ledger_needs_the_redis_feature() {
     let ran = run_with("redis://:secret@127.0.0.1:1/0/nightly", &["-q"], &assistant("a", 1));
     assert_eq!((ran.code(), ran.out.len()), (Some(125), 0));
-    assert_eq!(ran.err, "budget-tee: a ledger on a server needs a budget-tee that is built with --features redis\n");
+    assert_eq!(ran.err, "budget-tee: a ledger on a server needs a budget-tee built with --features redis\n");
     assert_eq!(run(&["--offline-grace", "5s"], b"").code(), Some(125));
 }
