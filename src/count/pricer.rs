@@ -145,8 +145,8 @@ impl Pricer {
 
     /// What the entries of a `result` say was spent, and how much of the cost is an estimate. A model
     /// without `costUSD` is priced by the table, in such a way that all together cost `total` where that
-    /// is known and all of it counts. `share_1h` tells how many cache writes of a model are kept for an hour where its entry
-    /// does not.
+    /// is known and all of it counts. `share_1h` tells how many cache writes of a model are kept for an
+    /// hour where its entry does not.
     pub(crate) fn told(
         &mut self,
         models: &[ModelUsage],

@@ -34,7 +34,8 @@ struct FirstResult<'a> {
     resumes: Option<bool>,
 }
 
-/// Settles a session; `usage` is that of its turn. Returns the tokens that were taken off, since earlier processes had spent them.
+/// Settles a session; `usage` is that of its turn. Returns the tokens that were taken off, since earlier
+/// processes had spent them.
 /// `resumes` says whether the wrapped command resumes a session; `None` for a filter.
 pub(crate) fn settle(
     record: &Record,
