@@ -110,6 +110,19 @@ fn a_writer_that_would_not_pass_the_pipe_on_gets_its_only_signal() {
 }
 
 #[test]
+fn a_process_that_is_about_to_become_another_program_is_spared() {
+    // It has its parent's pipe until then, and takes its time, as on a machine with much to do.
+    let script = "cd $(mktemp -d); mkfifo p; \
+        perl -e 'open(F, \">\", \"p\"); F->autoflush; if (!fork) { select(undef, undef, undef, 0.1); exec \"echo\", \"spared\" } \
+            $SIG{TERM} = \"IGNORE\"; print F \"$ENV{LINE}\\n$ENV{MORE}\\n\"; wait' & \
+        tee1k -k 0 <p >/dev/null; echo $?; wait";
+    let ran = bash(script);
+    let mut lines: Vec<_> = out(&ran).lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["122", "spared"], "{}", ran.err);
+}
+
+#[test]
 fn the_filters_own_hook_is_no_writer() {
     let script = "cd $(mktemp -d); mkfifo p q; exec 3<>p; printf '%s\n' \"$LINE\" \"$MORE\" >&3; \
         (trap '' TERM; exec sleep 100) & writer=$!; \

@@ -26,6 +26,11 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 // twentieth of a core.
 const PAUSE_FACTOR: u32 = 20;
 
+/// How long a process that was just forked may take to become another program.
+// It takes a millisecond, but on a machine with many more processes than cores it was seen to take longer than
+// two searches, and a program that had nothing to do with the pipe was ended.
+const FORK_TIME: Duration = Duration::from_secs(1);
+
 /// Programs that are shells, which write to their own filter in `exec > >(budget-tee)`.
 const SHELLS: &[&str] = &[
     "ash", "bash", "busybox", "csh", "dash", "elvish", "fish", "ksh", "ksh93", "mksh", "nu", "oksh", "pwsh", "sh",
@@ -68,8 +73,9 @@ pub(crate) struct Writers {
     policy: KillPolicy,
     ending: Ending,
     found: Vec<Writer>,
-    /// Writers that may be gone in a moment: they are signalled where the next search finds them again.
-    passing: Vec<Writer>,
+    /// Writers that may be gone in a moment, and when each was found first: they are signalled where they are
+    /// still there after [`FORK_TIME`].
+    passing: Vec<(Writer, Instant)>,
     /// Readable once one of them has ended.
     watched: Option<(Process, OwnedFd)>,
     search_at: Instant,
@@ -157,13 +163,14 @@ impl Writers {
     /// Sends the signal that was sent last to those that were not known.
     fn take_in(&mut self, writers: Vec<Writer>) {
         let before = std::mem::take(&mut self.passing);
-        let known = |list: &[Writer], writer: &Writer| list.iter().any(|known| known.process.is(&writer.process));
         for writer in writers {
-            if known(&self.found, &writer) {
+            let is_it = |known: &Writer| known.process.is(&writer.process);
+            if self.found.iter().any(is_it) {
                 continue;
             }
-            if writer.is_passing && !known(&before, &writer) {
-                self.passing.push(writer);
+            let since = before.iter().find(|(known, _)| is_it(known)).map_or_else(Instant::now, |(_, since)| *since);
+            if writer.is_passing && since.elapsed() < FORK_TIME {
+                self.passing.push((writer, since));
             } else {
                 writer.signal(self.ending.sent);
                 self.found.push(writer);
