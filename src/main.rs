@@ -47,14 +47,14 @@ fn run(task: RunTask) -> Result<Exit, Error> {
         Some(location) => Keeper::open(location, window, &mut run, estimate),
         None => Ok(Opened::without_ledger(&mut run, estimate)),
     };
-    let must_fit = run.mode == Mode::Block;
+    let blocks = run.mode == Mode::Block;
     let (Opened { admitted, keeper, messages }, unusable) = match opened {
         Ok(opened) => (opened, None),
         Err(error) => (Opened::default(), Some(error)),
     };
     let mut job = Job::new(run, screen, hooks, keeper);
     messages.iter().for_each(|message| job.say(message));
-    if !admitted && must_fit && command.is_empty() {
+    if !admitted && blocks && command.is_empty() {
         filter::refuse(&mut job, kill_policy);
     }
     if let Some(error) = unusable {
@@ -130,7 +130,7 @@ fn grant(task: &GrantTask) -> Result<Exit, Error> {
 
 /// Prints a text on stdout, in place of a stream.
 fn print(text: &[u8]) -> Result<(), Error> {
-    // Not `print!`, which panics where stdout is gone or full.
+    // `print!` would panic where stdout is closed or its disk is full.
     let mut stdout = io::stdout();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::ReaderGone),

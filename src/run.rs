@@ -176,7 +176,7 @@ impl Run {
     /// nothing has explained that yet. Returns whether that is a failure: in block mode a budget that
     /// sees no spend would let everything through.
     pub(crate) fn fails_without_usage(&mut self) -> bool {
-        // GitHub Copilot CLI's `result` has a usage, without tokens in it.
+        // An agent that tells nothing may have a usage object in its `result`, without tokens in it.
         if self.meter.usage_seen() && !self.course.tells_nothing() {
             let is_zero = self.meter.total().tokens.is_zero();
             if let Some(agent) = self.meter.agents.writer().filter(|agent| is_zero && *agent != CLAUDE) {

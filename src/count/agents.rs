@@ -21,9 +21,9 @@ const OWN_MARKS: usize = 256;
 /// What is known of other agents.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
-    /// The thread or session that was named last, and the agent whose it is; empty where none was.
+    /// The thread or session that was named last, and the agent that named it; empty where none was.
     named: String,
-    names: &'static str,
+    named_by: &'static str,
     threads: Threads,
     /// The agent that told its usage last, or of which a record came that others do not write.
     writer: Option<&'static str>,
@@ -62,17 +62,17 @@ impl Agents {
         pricer: &mut Pricer,
         hasher: &RandomState,
     ) -> Option<Telling> {
-        // Codex names the thread in a record of its own.
+        // Some agents name the thread in a record of its own.
         if let Some((of, thread)) = record.thread() {
             self.begin(of);
-            if (self.names, self.named.as_str()) != (of.agent, thread) {
-                (self.named, self.names) = (thread.to_owned(), of.agent);
+            if (self.named_by, self.named.as_str()) != (of.agent, thread) {
+                (self.named, self.named_by) = (thread.to_owned(), of.agent);
             }
         }
         let (dialect, mut told) = record.told()?;
         self.writer = Some(dialect.agent);
         self.open = self.open.filter(|open| *open != dialect.agent);
-        let named = if self.names == dialect.agent { &self.named } else { "" };
+        let named = if self.named_by == dialect.agent { &self.named } else { "" };
         let id = record.session().unwrap_or(named);
         let session = sessions.find(hasher.hash_one((dialect.agent, id)), pricer.id(None));
         let before = sessions[session].shown;
@@ -113,8 +113,8 @@ impl Agents {
     }
 
     /// A run of this agent has begun: where it tells its usage at its end, something is untold from here on.
-    // Behind usage of others that is seen of an agent which names its thread, as Codex does: the sieve lets
-    // those records pass.
+    // Once usage of others has come, this is noticed only of an agent that names its thread: the sieve skips the
+    // first records of the others.
     pub(crate) fn begin(&mut self, of: &Dialect) {
         if of.tells == Tells::AtEnd {
             self.open = Some(of.agent);

@@ -66,9 +66,10 @@ pub(crate) enum Reasoning {
 pub(crate) enum Adds {
     /// They add to those before.
     Each,
-    /// They add, until a record of the kind `Settles` replaces them.
+    /// They add, until a record of the kind `Settles` comes.
     Live,
-    /// They replace what was counted live.
+    /// They are those of the run that was counted live: its model and cost are known now. What they lack of the
+    /// live count stays.
     Settles,
     /// The record has Claude Code's form, and its values are read by its paths.
     AsClaude,
